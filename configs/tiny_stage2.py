@@ -1,0 +1,10 @@
+"""The embedded model's control branch, on pairs of clean photographs and stage 1's restorations."""
+
+from diffbir_jax.training.config import recipe
+
+
+def get_config(size="full"):
+    changes = {"data__batch": 8, "optimizer__learning_rate": 1e-3, "optimizer__warmup": 50, "steps": 900}
+    if size == "smoke":
+        changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
+    return recipe("stage2", {}, **changes)

@@ -1,0 +1,89 @@
+"""Latent image guidance, which moves a sample toward the stage-1 image, and classifier-free guidance, toward the text."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from diffbir_jax.diffusion.schedule import Predict
+from diffbir_jax.types import Image, Latent
+
+Guide = Callable[[Latent, Int[Array, ""]], Latent]  # (z0, t) -> the shift of z0
+Window = tuple[ArrayLike, ArrayLike]  # (stop, start): active where stop < t + 1 < start
+ALWAYS: Window = (-1, 1001)
+
+
+def free(z0: Latent, t: Int[Array, ""]) -> Latent:
+    """No guidance."""
+    return jnp.zeros_like(z0)
+
+
+def _descent(distance: Callable[[Latent], Float[Array, ""]], scale: ArrayLike, repeats: int, window: Window) -> Guide:
+    """`repeats` moves of z0 by -scale * gradient of `distance`; their sum, 0 outside the window (where nothing is computed)."""
+
+    def moves(z0: Latent) -> Latent:
+        moved = jax.lax.fori_loop(0, repeats, lambda _, z: z - scale * jax.grad(distance)(z), z0)
+        return moved - z0
+
+    def guide(z0: Latent, t: Int[Array, ""]) -> Latent:
+        stop, start = window
+        active = (stop < t + 1) & (t + 1 < start) & (jnp.asarray(scale) != 0)
+        return jax.lax.cond(active, moves, jnp.zeros_like, z0)
+
+    return guide
+
+
+def _mean_square(x: Float[Array, "B H W C"]) -> Float[Array, ""]:
+    """Mean over an image's numbers, summed over the batch, so that an image's gradient does not depend on the others."""
+    return jnp.sum(jnp.mean(x**2, axis=(1, 2, 3)))
+
+
+def latent_guidance(target: Latent, scale: ArrayLike, repeats: int = 5, window: Window = ALWAYS) -> Guide:
+    """Guidance in latent space (DiffBIR v1, algorithm 1): D = mean (z0 - target)^2.
+
+    Args:
+        target: the encoding of I_reg.
+        scale: s, may be traced; 0 for the most realistic result, larger for one closer to I_reg.
+        repeats: moves a step, each from where the last ended.
+        window: (stop, start), may be traced: active where stop < t + 1 < start.
+    """
+    return _descent(lambda z0: _mean_square(z0 - target), scale, repeats, window)
+
+
+def rgb_guidance(
+    decode: Callable[[Latent], Image], target: Image, scale: ArrayLike, repeats: int = 5, window: Window = ALWAYS
+) -> Guide:
+    """Guidance in pixels, its gradient taken through the decoder: D = mean of the squared difference on the scale [-1, 1].
+
+    Args:
+        decode: latent -> image, nominally in [0, 1] but not clipped there, which would stop the gradient.
+        target: I_reg in [0, 1].
+        scale: as in `latent_guidance`, likewise `repeats` and `window`.
+    """
+    return _descent(lambda z0: _mean_square(2 * (decode(z0) - target)), scale, repeats, window)
+
+
+def cfg(
+    predict: Callable[[Latent, Int[Array, "B"], Any], Latent], cond: Any, uncond: Any, w: ArrayLike, rescaled: bool = False
+) -> Predict:
+    """Classifier-free guidance: uncond + w (cond - uncond), both from one call on twice the batch.
+
+    Args:
+        predict: (z_t, t, conditions) -> eps or v.
+        cond: the conditions, any tree of arrays with B first; `uncond` is the same tree for the negative prompt.
+        w: the scale, may be traced; 1 gives `cond` alone.
+        rescaled: let w grow along the way: 1 + w (1 - cos(pi ((1000 - t) / 1000)^5)) / 2.
+    """
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cond, uncond)
+
+    def predict_guided(z_t: Latent, t: Int[Array, "B"]) -> Latent:
+        with_text, without = jnp.split(predict(jnp.concatenate([z_t, z_t]), jnp.concatenate([t, t]), both), 2)
+        if not rescaled:
+            return without + w * (with_text - without)
+        w_t = 1 + w * (1 - jnp.cos(jnp.pi * ((1000 - t) / 1000) ** 5)) / 2
+        return without + w_t[:, None, None, None] * (with_text - without)
+
+    return predict_guided

@@ -1,0 +1,161 @@
+"""Attention: one function with its implementations, and the blocks built of it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from diffbir_jax.errors import InputError
+from diffbir_jax.models.layers import CONV, ZERO
+
+IMPLEMENTATIONS = ("chunked", "einsum", "xla", "cudnn")
+CHUNK = 256
+
+Queries = Float[Array, "B T N H"]
+Keys = Float[Array, "B S N H"]
+
+
+def attention(q: Queries, k: Keys, v: Keys, implementation: str = "chunked") -> Queries:
+    """softmax(q kᵀ / sqrt(H)) v, the softmax in float32.
+
+    Args:
+        q, k, v: [batch, tokens, heads, head size].
+        implementation: "einsum" holds all T x S weights; "chunked" computes 256 queries at a time, forward and backward, and is
+            "einsum" for up to 256; "xla" and "cudnn" are `jax.nn.dot_product_attention`'s ("cudnn": NVIDIA GPUs, bfloat16 or
+            float16, head size a multiple of 8 up to 128).
+
+    Raises:
+        InputError: the implementation is none of these.
+    """
+    if implementation == "chunked":
+        return _chunked(q, k, v) if q.shape[1] > CHUNK else _einsum(q, k, v)
+    if implementation == "einsum":
+        return _einsum(q, k, v)
+    if implementation == "xla":
+        return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+    if implementation == "cudnn":
+        return _cudnn(q, k, v)
+    raise InputError(f"attention implementation is {implementation!r}; give one of {', '.join(IMPLEMENTATIONS)}")
+
+
+def _einsum(q: Queries, k: Keys, v: Keys) -> Queries:
+    logits = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    return jnp.einsum("bnts,bsnh->btnh", nn.softmax(logits).astype(v.dtype), v)
+
+
+def _chunked(q: Queries, k: Keys, v: Keys) -> Queries:
+    b, t, n, h = q.shape
+    chunks = -(-t // CHUNK)
+    q = jnp.pad(q, ((0, 0), (0, chunks * CHUNK - t), (0, 0), (0, 0)))
+    q = q.reshape(b, chunks, CHUNK, n, h).swapaxes(0, 1)
+    out = jax.lax.map(jax.checkpoint(lambda part: _einsum(part, k, v)), q)
+    return out.swapaxes(0, 1).reshape(b, chunks * CHUNK, n, h)[:, :t]
+
+
+def _cudnn(q: Queries, k: Keys, v: Keys) -> Queries:
+    """cuDNN's backward pass wants a multiple of 8 keys: the rest is masked padding."""
+    tokens = k.shape[1]
+    if tokens % 8 == 0:
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    k, v = (jnp.pad(x, ((0, 0), (0, -tokens % 8), (0, 0), (0, 0))) for x in (k, v))
+    lengths = jnp.full(len(k), tokens, jnp.int32)
+    return jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, implementation="cudnn")
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over the positions of a map, added to it (the autoencoder's middle)."""
+
+    groups: int = 32
+    attention_implementation: str = "chunked"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        b, height, width, c = x.shape
+        h = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="group_norm")(x).reshape(b, height * width, c)
+        q, k, v = (nn.Dense(c, dtype=self.dtype, name=name)(h)[:, :, None] for name in ("query", "key", "value"))
+        h = attention(q, k, v, self.attention_implementation)[:, :, 0]
+        return x + nn.Dense(c, dtype=self.dtype, name="proj_attn")(h).reshape(x.shape)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x to `context`, or to itself."""
+
+    head_dim: int
+    attention_implementation: str = "chunked"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T C"], context: Float[Array, "B S D"] | None = None) -> Float[Array, "B T C"]:
+        context = x if context is None else context
+        dense = partial(nn.Dense, x.shape[-1], dtype=self.dtype)
+        q, k, v = (
+            dense(use_bias=False, name=name)(source).reshape(*source.shape[:2], -1, self.head_dim)
+            for name, source in (("to_q", x), ("to_k", context), ("to_v", context))
+        )
+        return dense(name="to_out_0")(attention(q, k, v, self.attention_implementation).reshape(x.shape))
+
+
+class GEGLU(nn.Module):
+    """A dense layer gated by the exact GELU of another (Shazeer 2020, GEGLU)."""
+
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T {self.width}"]:
+        h, gate = jnp.split(nn.Dense(2 * self.width, dtype=self.dtype, name="proj")(x), 2, axis=-1)
+        return h * nn.gelu(gate, approximate=False)
+
+
+class FeedForward(nn.Module):
+    """GEGLU of four times the width, and back."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T C"]) -> Float[Array, "B T C"]:
+        h = GEGLU(4 * x.shape[-1], dtype=self.dtype, name="net_0")(x)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, name="net_2")(h)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to the context if there is one, feed-forward; each normed before and added."""
+
+    head_dim: int
+    attention_implementation: str = "chunked"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T C"], context: Float[Array, "B S D"] | None) -> Float[Array, "B T C"]:
+        norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
+        heads = partial(Attention, self.head_dim, self.attention_implementation, self.dtype)
+        x += heads(name="attn1")(norm(name="norm1")(x))
+        if context is not None:
+            x += heads(name="attn2")(norm(name="norm2")(x), context)
+        return x + FeedForward(self.dtype, name="ff")(norm(name="norm3")(x))
+
+
+class Transformer2D(nn.Module):
+    """One transformer block over the positions of a map, between linear projections, added to it (LDM, appendix E.2.1).
+
+    With `zero_init` the last projection starts at zero, so the block starts as the identity.
+    """
+
+    head_dim: int
+    groups: int = 32
+    zero_init: bool = False
+    attention_implementation: str = "chunked"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], context: Float[Array, "B S D"] | None) -> Float[Array, "B H W C"]:
+        b, height, width, c = x.shape
+        h = nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="norm")(x).reshape(b, height * width, c)
+        h = nn.Dense(c, dtype=self.dtype, name="proj_in")(h)
+        h = TransformerBlock(self.head_dim, self.attention_implementation, self.dtype, name="transformer_blocks_0")(h, context)
+        h = nn.Dense(c, kernel_init=ZERO if self.zero_init else CONV, dtype=self.dtype, name="proj_out")(h)
+        return x + h.reshape(x.shape)

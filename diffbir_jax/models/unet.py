@@ -1,0 +1,166 @@
+"""The UNet of latent diffusion (Rombach et al. 2022), and the encoder half that its control branches copy."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Num
+
+from diffbir_jax.models.attention import Transformer2D
+from diffbir_jax.models.layers import ZERO, Downsample, ResBlock, TimestepEmbedding, Upsample
+from diffbir_jax.types import Context
+
+Map = Float[Array, "B H W C"]
+
+
+class Block(nn.Module):
+    """What the levels of the UNet have in common: ResBlocks, each followed by a transformer if `attention`."""
+
+    channels: int
+    attention: bool
+    head_dim: int
+    groups: int
+    attention_implementation: str = "chunked"
+    dtype: DTypeLike = jnp.float32
+
+    def stage(self, i: int, x: Map, temb: Float[Array, "B E"], context: Context | None) -> Float[Array, "B H W {self.channels}"]:
+        """The i-th ResBlock and transformer."""
+        x = ResBlock(self.channels, self.groups, zero_init=True, dtype=self.dtype, name=f"resnets_{i}")(x, temb)
+        if not self.attention:
+            return x
+        options = {"zero_init": True, "attention_implementation": self.attention_implementation, "dtype": self.dtype}
+        return Transformer2D(self.head_dim, self.groups, **options, name=f"attentions_{i}")(x, context)
+
+
+class DownBlock(Block):
+    """One level on the way down; returns the output and every stage's map, which are skip connections."""
+
+    blocks: int = 2
+    resample: bool = True
+
+    @nn.compact
+    def __call__(self, x: Map, temb: Float[Array, "B E"], context: Context | None) -> tuple[Array, tuple[Array, ...]]:
+        skips = ()
+        for i in range(self.blocks):
+            x = self.stage(i, x, temb, context)
+            skips += (x,)
+        if self.resample:
+            x = Downsample(dtype=self.dtype, name="downsamplers_0")(x)
+            skips += (x,)
+        return x, skips
+
+
+class UpBlock(Block):
+    """One level on the way up; every stage takes one skip connection."""
+
+    resample: bool = True
+
+    @nn.compact
+    def __call__(self, x: Map, skips: tuple[Array, ...], temb: Float[Array, "B E"], context: Context | None) -> Array:
+        for i, skip in enumerate(skips):
+            x = self.stage(i, jnp.concatenate([x, skip], axis=-1), temb, context)
+        return Upsample(self.dtype, name="upsamplers_0")(x) if self.resample else x
+
+
+class MidBlock(Block):
+    """ResBlock, transformer if `attention`, ResBlock."""
+
+    @nn.compact
+    def __call__(self, x: Map, temb: Float[Array, "B E"], context: Context | None) -> Map:
+        x = self.stage(0, x, temb, context)
+        return ResBlock(self.channels, self.groups, zero_init=True, dtype=self.dtype, name="resnets_1")(x, temb)
+
+
+class UNetEncoder(nn.Module):
+    """Sizes and the encoder of a UNet, to be built on: the UNet and its control branches.
+
+    Attributes:
+        channels: of every level, finest first.
+        blocks: ResBlocks a level on the way down; one more on the way up.
+        attention: whether the level has transformers; the middle has one if any level does.
+        head_dim: size of an attention head; divides `channels` where there is attention.
+        context_dim: width of the text's states; None: no cross-attention, and `context` is None.
+        in_channels: of the latent.
+        groups: of the GroupNorms; divides every number of channels.
+        attention_implementation: see `attention`.
+        dtype: of the computation; parameters are float32.
+    """
+
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    blocks: int = 2
+    attention: tuple[bool, ...] = (True, True, True, False)
+    head_dim: int = 64
+    context_dim: int | None = 1024
+    in_channels: int = 4
+    groups: int = 32
+    attention_implementation: str = "chunked"
+    dtype: DTypeLike = jnp.float32
+
+    def example_inputs(self) -> tuple[jax.ShapeDtypeStruct | None, ...]:
+        """The smallest z_t, t and context of `init`, for `jax.eval_shape`."""
+        side = 2 ** len(self.channels)
+        z_t = jax.ShapeDtypeStruct((1, side, side, self.in_channels), jnp.float32)
+        context = self.context_dim and jax.ShapeDtypeStruct((1, 77, self.context_dim), jnp.float32)
+        return z_t, jax.ShapeDtypeStruct((1,), jnp.int32), context
+
+    def block(self, cls: type[Block], level: int, name: str, **fields: bool | int) -> Block:
+        """The block of a level, or of the middle."""
+        fields = {"attention": self.attention[level], "head_dim": self.head_dim, "groups": self.groups, **fields}
+        options = {"attention_implementation": self.attention_implementation, "dtype": self.dtype}
+        return cls(self.channels[level], **fields, **options, name=name)
+
+    def encode(
+        self, x: Map, t: Num[Array, "B"], context: Context | None, hint: Float[Array, "B H W {self.channels[0]}"] | None = None
+    ) -> tuple[Array, tuple[Array, ...], Float[Array, "B E"]]:
+        """The middle's output, the skip connections in the order they arise, and the timestep embedding.
+
+        `hint` is added after the first convolution.
+        """
+        assert (context is None) == (self.context_dim is None), "context goes with context_dim"
+        temb = TimestepEmbedding(self.channels[0], self.dtype, name="time_embedding")(t)
+        x = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype, name="conv_in")(x)
+        x = x if hint is None else x + hint
+        skips = (x,)
+        for i in range(len(self.channels)):
+            resample = i + 1 < len(self.channels)
+            x, more = self.block(DownBlock, i, f"down_blocks_{i}", blocks=self.blocks, resample=resample)(x, temb, context)
+            skips += more
+        x = self.block(MidBlock, -1, "mid_block", attention=any(self.attention))(x, temb, context)
+        return x, skips, temb
+
+
+class UNet(UNetEncoder):
+    """The noise (or velocity) predictor; Stable Diffusion 2.1's at the default sizes.
+
+    Height and width are multiples of 2**(levels - 1). Zero-initialised as the original: every ResBlock's and transformer's last
+    layer and the output start at zero.
+    """
+
+    out_channels: int = 4
+
+    @nn.compact
+    def __call__(
+        self,
+        z_t: Float[Array, "B h w {self.in_channels}"],
+        t: Num[Array, "B"],
+        context: Context | None,
+        control: tuple[Array, ...] | None = None,
+    ) -> Float[Array, "B h w {self.out_channels}"]:
+        """The prediction at steps t of 1000, float32.
+
+        Args:
+            control: as `LAControlNet` returns it, times the control strength: one map for every skip connection, in the order they
+                arise, the middle's last; each is added.
+        """
+        x, skips, temb = self.encode(z_t, t, context)
+        if control is not None:
+            x = x + control[-1]
+            skips = tuple(skip + c for skip, c in zip(skips, control[:-1], strict=True))
+        for i in range(len(self.channels)):
+            skips, taken = skips[: -self.blocks - 1], skips[: -self.blocks - 2 : -1]
+            x = self.block(UpBlock, -1 - i, f"up_blocks_{i}", resample=i + 1 < len(self.channels))(x, taken, temb, context)
+        x = nn.silu(nn.GroupNorm(self.groups, epsilon=1e-5, dtype=self.dtype, name="conv_norm_out")(x))
+        conv = partial(nn.Conv, self.out_channels, (3, 3), kernel_init=ZERO, dtype=self.dtype)
+        return conv(name="conv_out")(x).astype(jnp.float32)

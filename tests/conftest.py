@@ -1,0 +1,43 @@
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def small_model_folder(tmp_path_factory):
+    """A model folder with the four networks at toy sizes, every parameter random."""
+    from diffbir_jax.models.autoencoder import AutoencoderKL
+    from diffbir_jax.models.control import LAControlNet
+    from diffbir_jax.models.swinir import SwinIR
+    from diffbir_jax.models.unet import UNet
+    from diffbir_jax.weights.folder import read_card, save_network, write_card
+
+    sizes = {"channels": (8, 8), "blocks": 1, "attention": (False, True), "head_dim": 8, "context_dim": None, "groups": 4}
+    nets = {
+        "stage1": SwinIR(embed_dim=8, depths=(2,), heads=(2,), unshuffle=2, features=8, residual=True),
+        "autoencoder": AutoencoderKL(channels=(8, 8), blocks=1, groups=4, mid_attention=False, scaling_factor=1.0),
+        "unet": UNet(**sizes),
+        "control": LAControlNet(**sizes),
+    }
+    folder, rng = tmp_path_factory.mktemp("model"), np.random.default_rng(0)
+    for name, net in nets.items():
+        shapes = jax.eval_shape(net.init, jax.random.key(0), *net.example_inputs())["params"]
+        save_network(folder, name, net, jax.tree.map(lambda x: 0.1 * rng.standard_normal(x.shape, np.float32), shapes))
+    sampling = {"parameterisation": "v", "zero_snr": False, "short_edge": 32, "multiple": 16, "padding": "edge"}
+    write_card(folder, read_card(folder) | {"sampling": sampling})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(small_model_folder):
+    from diffbir_jax.pipeline import load_model
+
+    return load_model(small_model_folder)

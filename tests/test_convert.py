@@ -1,0 +1,146 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden import vectors
+from safetensors.numpy import load_file, save_file
+
+from diffbir_jax import cli
+from diffbir_jax.convert import main
+from diffbir_jax.models.autoencoder import AutoencoderKL
+from diffbir_jax.weights.folder import load_network, save_network
+from diffbir_jax.weights.torch_files import read_state, write_state
+
+DATA = Path(__file__).parent / "data"
+BUFFERS = ("relative_position_index", "attn_mask")
+
+
+def golden(file, prefix):
+    return {k.removeprefix(prefix): v for k, v in vectors(file).items() if k.startswith(prefix)}
+
+
+@pytest.fixture(scope="module")
+def swinir(tmp_path_factory):
+    """The golden SwinIR's state, buffers included."""
+    folder = tmp_path_factory.mktemp("swinir")
+    save_file(golden("swinir", "params."), folder / "any.safetensors")
+    assert run("to-jax", folder / "any.safetensors", "--output", folder / "ours") == 0
+    assert run("to-torch", folder / "ours", "--output", folder, "--format", "safetensors") == 0
+    return load_file(folder / "stage1.safetensors")
+
+
+@pytest.fixture(scope="module")
+def control():
+    return golden("unet_control", "controlnet.")
+
+
+def run(*argv):
+    return cli.run(lambda: main([str(a) for a in argv]), "diffbir_jax.convert")
+
+
+def same(got, want):
+    return got.keys() == want.keys() and all(
+        got[k].dtype == v.dtype and got[k].shape == v.shape and got[k].tobytes() == v.tobytes() for k, v in want.items()
+    )
+
+
+def bare(state):
+    return {k: v for k, v in state.items() if not k.endswith(BUFFERS)}
+
+
+def test_the_golden_parameters_come_back(swinir):
+    state = golden("swinir", "params.")
+    assert same({k: v for k, v in swinir.items() if k in state}, state)
+    assert sum(k.endswith(BUFFERS) for k in swinir) == 4 + 2
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pth"])
+@pytest.mark.parametrize("buffers", [True, False])
+def test_there_and_back_is_the_identity(tmp_path, swinir, control, form, buffers):
+    if form == "pth":
+        pytest.importorskip("torch")
+    write_state(tmp_path / f"a.{form}", swinir if buffers else bare(swinir))
+    write_state(tmp_path / f"b.{form}", control)
+    assert run("to-jax", tmp_path / f"a.{form}", tmp_path / f"b.{form}", "--output", tmp_path / "ours", "--head-dim", 16) == 0
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path / "theirs", "--format", form) == 0
+    assert same(read_state(tmp_path / "theirs" / f"stage1.{form}"), swinir)
+    assert same(read_state(tmp_path / "theirs" / f"control.{form}"), control)
+    assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == ["control.safetensors", "model.json", "stage1.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, "bfloat16"])
+def test_half_precision_files_stay_so(tmp_path, control, dtype):
+    state = {k: v.astype(dtype) for k, v in control.items()}
+    write_state(tmp_path / "a.safetensors", state)
+    assert run("to-jax", tmp_path / "a.safetensors", "--output", tmp_path, "--head-dim", 16) == 0
+    assert run("to-torch", tmp_path, "--output", tmp_path / "theirs", "--format", "safetensors") == 0
+    assert same(read_state(tmp_path / "theirs" / "control.safetensors"), state)
+
+
+def test_lightning_checkpoints_with_a_prefix(tmp_path, swinir):
+    torch = pytest.importorskip("torch")
+    state = {f"module.{k}": torch.from_numpy(v.copy()) for k, v in swinir.items()}
+    torch.save({"state_dict": state, "global_step": 150000}, tmp_path / "general.ckpt")
+    assert run("to-jax", tmp_path / "general.ckpt", "--output", tmp_path / "ours") == 0
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path) == 0
+    assert same(read_state(tmp_path / "stage1.pth"), swinir)
+
+
+def test_strangers_and_other_networks_are_reported(tmp_path, swinir, capsys):
+    save_file({**swinir, "step": np.zeros(1)}, tmp_path / "a.safetensors")
+    assert run("to-jax", tmp_path / "a.safetensors", "--output", tmp_path / "ours") == 0
+    assert "1 not needed: step" in capsys.readouterr().out
+    save_network(tmp_path / "ours", "autoencoder", AutoencoderKL(), {"x": np.zeros(1)})
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path, "--format", "safetensors", "--image-size", 32) == 0
+    assert "left out, as only stage1 and control can be converted: autoencoder" in capsys.readouterr().out
+    assert run("to-jax", tmp_path / "stage1.safetensors", "--output", tmp_path / "again") == 0
+    assert "to-torch --image-size 32" in capsys.readouterr().out
+
+
+def test_a_folder_keeps_its_other_networks(tmp_path, swinir, control):
+    save_file(swinir, tmp_path / "a.safetensors")
+    save_file(control, tmp_path / "b.safetensors")
+    for source in ("a", "b"):
+        assert run("to-jax", tmp_path / f"{source}.safetensors", "--output", tmp_path / "ours", "--head-dim", 16) == 0
+    assert load_network(tmp_path / "ours", "stage1")[0].embed_dim == 24
+    assert load_network(tmp_path / "ours", "control")[0].channels == (32, 64)
+
+
+def test_one_bad_file_of_two_writes_nothing(tmp_path, swinir, capsys):
+    save_file(swinir, tmp_path / "a.safetensors")
+    save_file({k: v for k, v in swinir.items() if k != "conv_hr.bias"}, tmp_path / "b.safetensors")
+    (tmp_path / "c.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:5000])
+    for other, message in (("a", "second SwinIR"), ("b", "conv_hr.bias"), ("c", "cannot be read"), ("d", "not a file")):
+        assert run("to-jax", tmp_path / "a.safetensors", tmp_path / f"{other}.safetensors", "--output", tmp_path / "ours") == 2
+        error = capsys.readouterr().err
+        assert f"{other}.safetensors" in error and message in error and error.count("\n") == 1
+    assert not (tmp_path / "ours").exists()
+
+
+def test_to_torch_without_a_model_or_pytorch(tmp_path, swinir, capsys, monkeypatch):
+    assert run("to-torch", tmp_path, "--output", tmp_path / "theirs", "--format", "safetensors") == 2
+    assert "no model.json" in capsys.readouterr().err
+    save_network(tmp_path, "autoencoder", AutoencoderKL(), {"x": np.zeros(1)})
+    assert run("to-torch", tmp_path, "--output", tmp_path / "theirs", "--format", "safetensors") == 2
+    assert "neither stage1 nor control, but autoencoder" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run("to-torch", tmp_path, "--output", tmp_path / "theirs") == 2
+    assert "pip install diffbir_jax[torch]" in capsys.readouterr().err
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_an_output_that_cannot_be_written(tmp_path, swinir, capsys):
+    save_file(swinir, tmp_path / "a.safetensors")
+    assert run("to-jax", tmp_path / "a.safetensors", "--output", tmp_path / "a.safetensors") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_and_mistakes_need_no_jax():
+    code = "import sys; from diffbir_jax.convert import main\ntry: main(sys.argv[1:])\nfinally: assert 'jax' not in sys.modules"
+    for argv, status in (["--help"], 0), (["to-jax", "--help"], 0), (["to-jax"], 2), ([], 2), (["to-flax", "x"], 2):
+        done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, env=os.environ)
+        assert done.returncode == status and "Traceback" not in done.stderr
+        assert status == 0 or done.stderr.count("\n") == 1

@@ -1,0 +1,111 @@
+"""The train command: recipes, refusals, resuming, and the four networks trained one after another."""
+
+import json
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from diffbir_jax import train
+from diffbir_jax.weights.folder import load_network
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMALL = {
+    "tiny_autoencoder": ["--config.network.channels=(8,8)", "--config.network.latent_channels=2"],
+    "tiny_prior": ["--config.network.channels=(8,8)", "--config.network.attention=(False,True)", "--config.network.head_dim=8"],
+    "tiny_stage1": [
+        "--config.network.embed_dim=8",
+        "--config.network.depths=(2,)",
+        "--config.network.heads=(2,)",
+        "--config.network.unshuffle=2",
+        "--config.network.features=8",
+    ],
+    "tiny_stage2": [],
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48)))
+    return folder
+
+
+def command(name: str, photos: Path, folder: Path, *more: str, workdir: str = "run") -> list[str]:
+    shared = ["--config.data.crop=32", f"--config.data.folder={photos}", f"--config.model_folder={folder / 'model'}"]
+    where = ["--workdir", str(folder / workdir / name)]
+    if "latent_channels" not in str(more) and name == "tiny_prior":
+        more = ("--config.network.in_channels=2", "--config.network.out_channels=2", *more)
+    return ["--config", f"{CONFIGS / name}.py:smoke", *where, *shared, *SMALL[name], *more]
+
+
+def test_four_networks_train_into_one_model_folder(photos, tmp_path, capsys):
+    for name in SMALL:
+        assert train.main(command(name, photos, tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("step 4/4") == 4 and "images/s" in printed and "left" in printed
+    card = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert set(card["networks"]) == {"autoencoder", "unet", "stage1", "control"}
+    assert card["sampling"] == {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}
+    assert list((tmp_path / "run" / "tiny_stage1" / "tensorboard").iterdir())
+    autoencoder, params = load_network(tmp_path / "model", "autoencoder")
+    assert autoencoder.channels == (8, 8) and all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+
+
+def test_resuming_equals_never_having_stopped(photos, tmp_path):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert train.main(command("tiny_stage1", photos, straight)) == 0
+    stop = {"steps": 0}
+    from diffbir_jax.training.loop import Report
+
+    original = Report.add
+
+    def add(self, number, metrics):
+        original(self, number, metrics)
+        stop["steps"] += 1
+        if stop["steps"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Report, "add", add)
+        assert train.main(command("tiny_stage1", photos, broken)) == 130
+    assert train.main(command("tiny_stage1", photos, broken)) == 0
+    a, b = (flatten_dict(load_network(folder / "model", "stage1")[1], sep="/") for folder in (straight, broken))
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--config.learning_rate=1"], "learning_rate"),
+        (["--config.steps=many"], "steps"),
+        (["--config.steps=0"], "steps is 0"),
+        (["--config.data.scale=(0.9,0.5)"], "data.scale"),
+        (["--config.data.folder="], "data.folder"),
+        (["--config.data.folder=nowhere"], "nowhere"),
+        (["--config.data.recipe=rain"], "rain"),
+        (["--config.data.batch=3"], "multiple of the 2 devices"),
+        (["--steps=3"], "--steps=3"),
+    ],
+)
+def test_a_bad_command_line_is_one_line_and_exit_2(photos, tmp_path, capsys, more, message):
+    assert train.main(command("tiny_stage1", photos, tmp_path, *more)) == 2
+    printed = capsys.readouterr().err.strip()
+    assert message in printed and "\n" not in printed
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(photos, tmp_path, capsys):
+    assert train.main(command("tiny_stage1", photos, tmp_path)) == 0
+    assert train.main(command("tiny_stage1", photos, tmp_path, "--config.seed=1")) == 2
+    assert "seed was 0, is 1" in capsys.readouterr().err
+
+
+def test_stage2_without_the_other_networks_says_what_is_missing(photos, tmp_path, capsys):
+    assert train.main(command("tiny_stage2", photos, tmp_path)) == 2
+    assert "model.json" in capsys.readouterr().err
