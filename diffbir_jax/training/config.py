@@ -54,6 +54,7 @@ def recipe(task: str, network: dict[str, Any], **changes: Any) -> ConfigDict:
     with config.unlocked():
         for key, value in changes.items():
             config.update_from_flattened_dict({key.replace("__", "."): value})
+    config.lock().network.unlock()  # a network's other sizes may be added
     return config
 
 

@@ -51,7 +51,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         params = fit_shortcut(
             net, params, jnp.concatenate([batch["hq"] for batch, _ in zip(fitting, range(SHORTCUT_BATCHES), strict=False)])
         )
-    sampling = config.get("sampling") or (read_card(folder)["sampling"] if config.task == "stage2" else None)
+    sampling = read_card(folder)["sampling"] if config.task == "stage2" else config.to_dict().get("sampling")
     objective = _objective(config, net, {name: module for name, (module, _) in frozen.items()}, sampling)
     optimizer = make_optimizer(config.optimizer, config.steps)
     step = steps.make_step(objective, optimizer, config.optimizer.ema, mesh)
