@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "InputError": "errors",
     "RestoreOptions": "options",
-    "load_model": "pipeline",
+    "load_model": "model",
     "restore_images": "pipeline",
 }
 __all__ = ["InputError", "RestoreOptions", "load_model", "restore_images"]

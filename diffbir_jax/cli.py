@@ -32,8 +32,9 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
         if kind is bool:
             parser.add_argument(flag, action="store_true", **shared)
             continue
-        if isinstance(kind, types.UnionType):  # int | float
-            kind = float
+        if isinstance(kind, types.UnionType):  # int | float, or one of them or None
+            kinds = set(typing.get_args(kind)) - {types.NoneType}
+            kind = float if float in kinds else kinds.pop()
         parser.add_argument(flag, type=kind, choices=field.metadata.get("choices"), **shared)
 
 

@@ -4,65 +4,32 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Float32, Int, Key
 
 from diffbir_jax.diffusion import guidance, noise, samplers
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, Steps, ddim_rows, denoiser, spaced
 from diffbir_jax.errors import InputError
 from diffbir_jax.imaging.colour import wavelet_colour_fix
+from diffbir_jax.imaging.resizing import Photo, Resized, Size, enlarge, resize, short_edge
+from diffbir_jax.model import Model
 from diffbir_jax.options import RestoreOptions
-from diffbir_jax.types import Image
-from diffbir_jax.weights.folder import load_network, read_card
+from diffbir_jax.types import Image, Latent
 
-ASSETS = Path(__file__).parent / "assets"
-NETWORKS = ("stage1", "autoencoder", "unet", "control")
 LEAST_SIDE = 16
 SAMPLERS = {"ddpm": samplers.ddpm, "ddim": samplers.ddim}
 ROWS = {"ddpm": spaced, "ddim": ddim_rows}
 
 
-@dataclass(frozen=True, eq=False)
-class Model:
-    """Networks, their parameters on the device, and how the model was trained to be sampled.
+class Draws(NamedTuple):
+    """Noise drawn elsewhere, to replay a restoration: NHWC, of the padded latent's size."""
 
-    Attributes:
-        nets: network name (NETWORKS) -> linen module.
-        params: network name -> float32 parameters.
-        sampling: parameterisation "eps" or "v", zero_snr, short_edge (pixels; smaller images are enlarged), multiple (sizes are
-            padded to it), padding "edge" or "zero".
-    """
-
-    nets: dict[str, nn.Module]
-    params: dict[str, Any]
-    sampling: dict[str, Any]
-
-
-def load_model(name: str | Path = "tiny") -> Model:
-    """A model: "tiny", embedded in the package, or a model folder.
-
-    Raises:
-        InputError: no such model, or a file of it is missing or damaged.
-    """
-    folder = ASSETS / name if str(name) in embedded() else Path(name)
-    if not folder.is_dir():
-        raise InputError(f"model {str(name)!r} is neither embedded ({', '.join(embedded())}) nor a model folder")
-    card = read_card(folder)
-    loaded = {n: load_network(folder, n, np.float32) for n in NETWORKS}
-    params = jax.device_put({n: p for n, (_, p) in loaded.items()})
-    return Model({n: net for n, (net, _) in loaded.items()}, params, card["sampling"])
-
-
-def embedded() -> list[str]:
-    """Names of the models in the package."""
-    return sorted(p.parent.name for p in ASSETS.glob("*/model.json"))
+    start: Float32[np.ndarray, "1 h w c"]
+    steps: Float32[np.ndarray, "N 1 h w c"]
 
 
 def restore_images(model: Model, images: list[np.ndarray], options: RestoreOptions | None = None) -> list[np.ndarray]:
@@ -77,7 +44,7 @@ def restore_images(model: Model, images: list[np.ndarray], options: RestoreOptio
         float32 [round(H * upscale), round(W * upscale), 3] in [0, 1], in order; each depends on its image and the options alone.
 
     Raises:
-        InputError: an image of another shape or type, or too small.
+        InputError: an image of another shape or type, or too small; a prompt for a model that takes no text.
 
     >>> import numpy as np
     >>> from diffbir_jax import RestoreOptions, load_model, restore_images
@@ -86,50 +53,30 @@ def restore_images(model: Model, images: list[np.ndarray], options: RestoreOptio
     >>> restored.shape
     (96, 128, 3)
     """
-    options = options or RestoreOptions()
-    return [_restore_one(model, image, options) for image in images]
+    return [Job(model, image, options or RestoreOptions()).run()[0] for image in images]
 
 
-def compile_for(model: Model, image: np.ndarray, options: RestoreOptions) -> float:
-    """Compiles what restoring `image` needs, unless it is there already; the seconds it took."""
-    begun = time.perf_counter()
-    _check(image)
-    lq, _, _ = prepare(image, options.upscale, model.sampling)
-    program(model, lq.shape[1:3], *static(options))
-    return time.perf_counter() - begun
+def step_count(model: Model, options: RestoreOptions) -> int:
+    """Denoising steps that a restoration takes: 0 when it stops after stage 1."""
+    options = options.completed(model.defaults)
+    return 0 if options.stage1_only else len(ROWS[options.sampler](options.steps).t)
 
 
-def _check(image: np.ndarray) -> None:
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.float32:
-        raise InputError(f"an image is {image.dtype} {list(image.shape)}; give float32 [height, width, 3] in [0, 1]")
-    if min(image.shape[:2]) < LEAST_SIDE:
-        raise InputError(f"the image is {image.shape[1]}x{image.shape[0]}; the least side is {LEAST_SIDE} pixels")
+def schedule_of(model: Model):
+    """The noise schedule that the model was trained with."""
+    return ZERO_SNR if model.sampling["zero_snr"] else SCALED_LINEAR
 
 
-def _restore_one(model: Model, image: np.ndarray, options: RestoreOptions) -> np.ndarray:
-    _check(image)
-    lq, size, target = prepare(image, options.upscale, model.sampling)
-    output = program(model, lq.shape[1:3], *static(options))(model.params, lq, knobs(model, size, options))
-    output = np.clip(np.asarray(output)[0, : size[0], : size[1]], 0, 1)
-    return output if size == target else np.clip(resize(output, target), 0, 1)
+class Plan(NamedTuple):
+    """What a compiled program is made for; everything else about a restoration is an argument of it."""
 
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bicubic resizing of [H, W, 3] to (height, width), antialiased where it shrinks."""
-    return np.asarray(jax.image.resize(image, (*size, image.shape[-1]), "bicubic", antialias=True))
-
-
-Size = tuple[int, int]
-
-
-def prepare(image: np.ndarray, upscale: int | float, sampling: dict[str, Any]) -> tuple[np.ndarray, Size, Size]:
-    """The networks' input [1, H, W, 3], padded to `multiple`; the size in it that the image covers; the output's size."""
-    target = tuple(max(1, round(n * upscale)) for n in image.shape[:2])
-    scale = max(1.0, sampling["short_edge"] / min(target))
-    size = tuple(round(n * scale) for n in target)
-    lq = image if size == image.shape[:2] else np.clip(resize(image, size), 0, 1)
-    pad = [(0, -n % sampling["multiple"]) for n in size]
-    return np.pad(lq, (*pad, (0, 0)), mode="edge" if sampling["padding"] == "edge" else "constant")[None], size, target
+    rows: int
+    sampler: str
+    space: str
+    repeats: int
+    text: str  # "": one network call a step; "cfg" or "rescaled": one with and one without the prompt
+    replay: bool
+    keep: bool
 
 
 class Knobs(NamedTuple):
@@ -141,78 +88,190 @@ class Knobs(NamedTuple):
     guidance_scale: Float[np.ndarray, ""]
     window: Int[np.ndarray, "2"]
     control_strength: Float[np.ndarray, ""]
+    cfg: Float[np.ndarray, ""]
+    context: Float[Array, "n T D"] | None
+    draws: Draws | None
 
 
-def schedule_of(model: Model):
-    """The noise schedule that the model was trained with."""
-    return ZERO_SNR if model.sampling["zero_snr"] else SCALED_LINEAR
+class Job:
+    """One image on its way: the sizes it takes and the data that the programs are given.
+
+    Stage 1 of the SwinIR kind sees the enlarged image, its shorter side at least `short_edge`, padded; SCUNet the enlarged image;
+    RRDBNet enlarges by itself. What leaves stage 1 is brought to the size at which the diffusion works.
+
+    Args:
+        draws: used instead of noise from the seed.
+        keep: whether `run` returns what came before the result.
+
+    Raises:
+        InputError: the image is of another shape or type, or too small; on running, draws of another size or number, or a prompt
+            for a model that takes no text.
+    """
+
+    def __init__(self, model: Model, image: np.ndarray, options: RestoreOptions, draws: Draws | None = None, keep: bool = False):
+        _check(image)
+        options = options.completed(model.defaults)
+        self.model, self.options, self.draws, self.keep = model, options, draws, keep
+        self.target = tuple(max(1, round(n * options.upscale)) for n in image.shape[:2])
+        self.kind = type(model.nets["stage1"]).__name__
+        self.reg_size = short_edge(self.target, model.sampling["short_edge"])
+        if self.kind != "RRDBNet":
+            image = enlarge(image, self.target)
+        if self.kind == "SwinIR":
+            image = resize(image, self.reg_size)
+        self.size = image.shape[:2]
+        self.lq = (self._padded(image) if self.kind == "SwinIR" else image)[None]
+        with_text = "rescaled" if options.rescale_cfg else "cfg" if options.cfg != 1 else ""
+        self.plan = Plan(
+            step_count(model, options), options.sampler or "", options.guidance_space, options.guidance_repeats,
+            with_text, draws is not None, keep,
+        )  # fmt: skip
+
+    def compile(self) -> float:
+        """Compiles what the restoration needs, unless it is there already; the seconds it took."""
+        begun = time.perf_counter()
+        stage1_program(self.model, self.lq.shape[1:3])
+        if not self.options.stage1_only:
+            program(self.model, self.frame_size(self.reg_size), self.plan)
+        return time.perf_counter() - begun
+
+    def run(self) -> tuple[Photo, dict[str, np.ndarray]]:
+        """The result, and, where `keep`, what came before it.
+
+        That is, NHWC and images in [0, 1]: "lq" as stage 1 saw it, "reg", "cond_latent", "context" (the prompt's, then the negative
+        prompt's), "z" after every step, "decoded", "fixed" (with stage 1's colours).
+        """
+        reg = self.stage1()
+        traced = {"lq": self.lq, "reg": reg[None]}
+        if not self.options.stage1_only:
+            frame, knobs = self.frame(reg), self.knobs(reg.shape[:2])
+            output, more = program(self.model, frame.shape[1:3], self.plan)(self.model.params, frame, knobs)
+            reg = np.asarray(output)[0, : reg.shape[0], : reg.shape[1]]
+            traced |= {"context": knobs.context} | more
+        kept = {k: np.asarray(v) for k, v in traced.items() if self.keep and v is not None}
+        return np.clip(resize(reg, self.target), 0, 1), kept
+
+    def stage1(self) -> Resized:
+        """The image without its degradation, at the size at which the diffusion works."""
+        reg = np.asarray(stage1_program(self.model, self.lq.shape[1:3])(self.model.params["stage1"], self.lq))[0]
+        reg = reg if self.kind == "RRDBNet" else reg[: self.size[0], : self.size[1]]
+        return resize(reg, self.reg_size)
+
+    def frame_size(self, size: Size) -> Size:
+        """The padded size."""
+        return tuple(n + -n % self.model.sampling["multiple"] for n in size)
+
+    def frame(self, reg: Resized) -> Float32[np.ndarray, "1 H W 3"]:
+        """Stage 1's image, padded anew: no network has touched the padding."""
+        return self._padded(reg)[None]
+
+    def knobs(self, size: Size) -> Knobs:
+        """The traced part of the options, for an image that covers `size` of its frame."""
+        options, text = self.options, bool(self.plan.text)
+        if text and not self.model.takes_text:
+            raise InputError("this model takes no text; leave out --cfg and --rescale-cfg")
+        context = self.model.context(options.prompt, *([options.negative_prompt] if text else []))
+        knobs = example_knobs(self.model, self.plan, size, context)
+        scales = (options.guidance_scale, options.control_strength, options.cfg)
+        guidance_scale, control_strength, cfg = (np.asarray(x, np.float32) for x in scales)
+        return knobs._replace(
+            keys=jax.random.key(options.seed)[None],
+            rows=ROWS[options.sampler](options.steps, schedule_of(self.model)),
+            guidance_scale=guidance_scale,
+            window=np.array([options.guidance_stop, options.guidance_start], np.int32),
+            control_strength=control_strength,
+            cfg=cfg,
+            draws=self._checked_draws(size),
+        )
+
+    def _checked_draws(self, size: Size) -> Draws | None:
+        if self.draws is None:
+            return None
+        latent = _latent_shape(self.model, self.frame_size(size))
+        if self.draws.start.shape != latent or self.draws.steps.shape != (self.plan.rows, *latent):
+            given = f"x_T {list(self.draws.start.shape)} and noise {list(self.draws.steps.shape)}"
+            raise InputError(f"the noise is {given} (NHWC); this image takes {list(latent)} and {[self.plan.rows, *latent]}")
+        return self.draws
+
+    def _padded(self, image: Resized) -> Float32[np.ndarray, "H W 3"]:
+        pad = [(0, -n % self.model.sampling["multiple"]) for n in image.shape[:2]]
+        return np.pad(image, (*pad, (0, 0)), mode="edge" if self.model.sampling["padding"] == "edge" else "constant")
 
 
-def knobs(model: Model, size: tuple[int, int], options: RestoreOptions) -> Knobs:
-    """The traced part of the options, for an image that covers `size` of its padded input."""
-    steps = 1 if options.stage1_only else options.steps
-    rows = ROWS["ddpm" if options.stage1_only else options.sampler](steps, schedule_of(model))
-    window = np.array([options.guidance_stop, options.guidance_start], np.int32)
-    scale, strength = np.float32(options.guidance_scale), np.float32(options.control_strength)
-    keys = jax.random.key(options.seed)[None]
-    return Knobs(np.array(size, np.int32), keys, rows, np.asarray(scale), window, np.asarray(strength))
+def example_knobs(model: Model, plan: Plan, size: Size, context: Any) -> Knobs:
+    """Knobs of the right shapes and types."""
+    row = ROWS[plan.sampler](1, schedule_of(model))
+    rows = Steps(*(jax.ShapeDtypeStruct((plan.rows,), column.dtype) for column in row))
+    zero, window, key = np.zeros((), np.float32), np.zeros(2, np.int32), jax.random.key(0)[None]
+    return Knobs(np.array(size, np.int32), key, rows, zero, window, zero, zero, context, None)
 
 
-def static(options: RestoreOptions) -> tuple[Any, ...]:
-    """The part of the options that a compiled program is made for."""
-    if options.stage1_only:
-        return 0, "ddpm", "latent", 1
-    return step_count(options), options.sampler, options.guidance_space, options.guidance_repeats
-
-
-def step_count(options: RestoreOptions) -> int:
-    """Denoising steps that a restoration takes: 0 when it stops after stage 1."""
-    return 0 if options.stage1_only else len(ROWS[options.sampler](options.steps).t)
+def _latent_shape(model: Model, frame: Size) -> tuple[int, ...]:
+    net = model.nets["autoencoder"]
+    return (1, *(n // net.downsampling_factor for n in frame), net.latent_channels)
 
 
 @functools.lru_cache(maxsize=64)
-def program(model: Model, shape: tuple[int, int], rows: int, sampler: str, space: str, repeats: int) -> Callable[..., Image]:
-    """The compiled restoration (params, lq, knobs) -> image of padded inputs of one shape; `rows` 0 stops after stage 1."""
-    run = functools.partial(_restore, model, rows=rows, sampler=sampler, space=space, repeats=repeats)
-    example = knobs(model, shape, RestoreOptions(steps=1))
-    steps = Steps(*(jax.ShapeDtypeStruct((max(rows, 1),), column.dtype) for column in example.rows))
+def stage1_program(model: Model, shape: Size) -> Callable[..., Image]:
+    """The compiled stage 1 (params, lq) -> image of inputs of one shape."""
     lq = jax.ShapeDtypeStruct((1, *shape, 3), jnp.float32)
-    return jax.jit(run).lower(model.params, lq, example._replace(rows=steps)).compile()
+    run = jax.jit(lambda params, lq: model.nets["stage1"].apply({"params": params}, lq))
+    return run.lower(model.params["stage1"], lq).compile()
 
 
-def _restore(
-    model: Model, params: dict[str, Any], lq: Image, knobs: Knobs, *, rows: int, sampler: str, space: str, repeats: int
-) -> Image:
+@functools.lru_cache(maxsize=64)
+def program(model: Model, shape: Size, plan: Plan) -> Callable[..., tuple[Image, dict[str, Array]]]:
+    """The compiled stage 2 (params, frame, knobs) -> (image, what was kept) of frames of one shape."""
+    context = None
+    if model.takes_text:
+        text = model.context("")
+        context = jax.ShapeDtypeStruct((2 if plan.text else 1, *text.shape[1:]), text.dtype)
+    knobs, latent = example_knobs(model, plan, shape, context), _latent_shape(model, shape)
+    if plan.replay:
+        shapes = Draws(latent, (plan.rows, *latent))
+        knobs = knobs._replace(draws=Draws(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
+    frame = jax.ShapeDtypeStruct((1, *shape, 3), jnp.float32)
+    return jax.jit(functools.partial(_sample, model, plan)).lower(model.params, frame, knobs).compile()
+
+
+def _sample(model: Model, plan: Plan, params: dict[str, Any], reg: Image, knobs: Knobs) -> tuple[Image, dict[str, Array]]:
     def call(name: str, *inputs: Any, method: str | None = None) -> Any:
         return model.nets[name].apply({"params": params[name]}, *inputs, method=method)
 
-    reg = _extend(call("stage1", lq), knobs.size)
-    if not rows:
-        return reg
     cond_latent = call("autoencoder", reg, method="encode")
 
-    def predict(z_t: Float[Array, "B h w c"], t: Int[Array, "B"]) -> Float[Array, "B h w c"]:
+    def predict(z_t: Latent, t: Int[Array, "B"], given: tuple[Any, Latent]) -> Latent:
         jax.debug.callback(_tick)
-        control = call("control", z_t, t, None, cond_latent)
-        return call("unet", z_t, t, None, tuple(knobs.control_strength * c for c in control))
+        context, cond = given
+        control = call("control", z_t, t, context, cond)
+        return call("unet", z_t, t, context, tuple(knobs.control_strength * c for c in control))
 
+    def given(i: int) -> tuple[Any, Latent]:
+        return None if knobs.context is None else knobs.context[i : i + 1], cond_latent
+
+    def plain(z_t: Latent, t: Int[Array, "B"]) -> Latent:
+        return predict(z_t, t, given(0))
+
+    guided = guidance.cfg(predict, given(0), given(1), knobs.cfg, plan.text == "rescaled") if plan.text else plain
+    denoise = denoiser(guided, schedule_of(model), model.sampling["parameterisation"])
     decode = functools.partial(call, "autoencoder", method="decode")
-    if space == "latent":
-        guide = guidance.latent_guidance(cond_latent, knobs.guidance_scale, repeats, tuple(knobs.window))
-    else:
-        guide = guidance.rgb_guidance(decode, reg, knobs.guidance_scale, repeats, tuple(knobs.window))
-    denoise = denoiser(predict, schedule_of(model), model.sampling["parameterisation"])
-    draws = noise.streams(knobs.keys)
-    start = draws(len(schedule_of(model).betas), cond_latent)
-    z0, _ = SAMPLERS[sampler](denoise, start, knobs.rows, draws, guide)
-    return wavelet_colour_fix(decode(z0), reg, tuple(knobs.size))
+    how = (knobs.guidance_scale, plan.repeats, tuple(knobs.window))
+    latent_space = plan.space == "latent"
+    guide = guidance.latent_guidance(cond_latent, *how) if latent_space else guidance.rgb_guidance(decode, reg, *how)
+    draws = noise.recorded(knobs.rows, knobs.draws.steps) if plan.replay else noise.streams(knobs.keys)
+    start = knobs.draws.start if plan.replay else draws(len(schedule_of(model).betas), cond_latent)
+    z0, trace = SAMPLERS[plan.sampler](denoise, start, knobs.rows, draws, guide)
+    decoded = decode(z0)
+    fixed = wavelet_colour_fix(decoded, reg, tuple(knobs.size))
+    kept = {"cond_latent": cond_latent, "z": trace.z[:, 0], "decoded": decoded, "fixed": fixed}
+    return fixed, kept if plan.keep else {}
 
 
-def _extend(image: Image, size: Int[Array, "2"]) -> Image:
-    """What lies beyond `size` (height, width) replaced by the image's edge: padding that no network has touched."""
-    for axis in (0, 1):
-        image = jnp.take(image, jnp.minimum(jnp.arange(image.shape[axis + 1]), size[axis] - 1), axis + 1)
-    return image
+def _check(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.float32:
+        raise InputError(f"an image is {image.dtype} {list(image.shape)}; give float32 [height, width, 3] in [0, 1]")
+    if min(image.shape[:2]) < LEAST_SIDE:
+        raise InputError(f"the image is {image.shape[1]}x{image.shape[0]}; the least side is {LEAST_SIDE} pixels")
 
 
 _listeners: list[Callable[[], Any]] = []

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from diffbir_jax import cli
-from diffbir_jax.options import RestoreOptions
+from diffbir_jax.options import PRECISIONS, TASKS, RestoreOptions
 
 PROG = "diffbir_jax.restore"
 
@@ -15,7 +15,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("input", nargs="+", help="photographs or folders")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--model", default="tiny", help="an embedded model or a model folder")
+    parser.add_argument("--task", choices=TASKS, default="general", help="whose stage 1 is used")
+    parser.add_argument("--precision", choices=PRECISIONS, default="f32", help="of the weights; bf16 halves their memory")
     cli.add_options(parser, RestoreOptions)
+    parser.add_argument("--noise", type=Path, help="safetensors, x_T [1,c,h,w] and noise [steps,1,c,h,w], used instead of --seed")
+    parser.add_argument("--dump", type=Path, help="folder for NAME.safetensors: lq, reg, cond_latent, context, z, decoded, fixed")
     args = parser.parse_args(argv)
     return cli.run(lambda: _run(args), PROG)
 
@@ -27,17 +31,20 @@ def _run(args) -> int:
     paths = find_images(args.input)
     names = output_names(paths)
     output = prepare_folder(args.output)
-    from diffbir_jax.pipeline import load_model  # JAX loads only for a good command line
+    dump = args.dump and prepare_folder(args.dump)
+    from diffbir_jax.model import load_model  # JAX loads only for a good command line
+    from diffbir_jax.traces import read_draws
 
-    model = load_model(args.model)
+    draws = args.noise and read_draws(args.noise)
+    model = load_model(args.model, args.task, args.precision)
     begun = time.perf_counter()
     jobs = list(zip(paths, names, strict=True))
-    code, done = cli.each(jobs, lambda job: _restore(model, job[0], output / job[1], options), PROG)
+    code, done = cli.each(jobs, lambda job: _restore(model, job[0], output / job[1], options, draws, dump), PROG)
     print(f"restored {done} of {len(jobs)} in {time.perf_counter() - begun:.1f} s")
     return code
 
 
-def _restore(model, path: Path, target: Path, options: RestoreOptions) -> str:
+def _restore(model, path: Path, target: Path, options: RestoreOptions, draws, dump: Path | None) -> str:
     """Restores one file; a line that says what came of it.
 
     Raises:
@@ -45,13 +52,17 @@ def _restore(model, path: Path, target: Path, options: RestoreOptions) -> str:
     """
     from diffbir_jax import pipeline
     from diffbir_jax.imaging.files import read_image, write_png
+    from diffbir_jax.traces import write_trace
 
     image = read_image(path)
-    compiling = pipeline.compile_for(model, image, options)
+    job = pipeline.Job(model, image, options, draws, keep=dump is not None)
+    compiling = job.compile()
     begun = time.perf_counter()
-    with cli.progress(path.name, pipeline.step_count(options)) as bar, pipeline.on_step(bar.update):
-        [restored] = pipeline.restore_images(model, [image], options)
+    with cli.progress(path.name, pipeline.step_count(model, options)) as bar, pipeline.on_step(bar.update):
+        restored, trace = job.run()
     took = time.perf_counter() - begun
+    if dump:
+        write_trace(dump / f"{target.stem}.safetensors", trace)
     write_png(target, restored)
     (h, w), (height, width) = image.shape[:2], restored.shape[:2]
     note = f", after {compiling:.1f} s of compiling for this size" if compiling > 0.1 else ""

@@ -11,23 +11,24 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
-@pytest.fixture(scope="session")
-def small_model_folder(tmp_path_factory):
-    """A model folder with the four networks at toy sizes, every parameter random."""
+def write_model(folder, stage1, context_dim=None):
+    """A model folder with networks at toy sizes, every parameter random."""
     from diffbir_jax.models.autoencoder import AutoencoderKL
     from diffbir_jax.models.control import LAControlNet
-    from diffbir_jax.models.swinir import SwinIR
+    from diffbir_jax.models.text_encoder import TextEncoder
     from diffbir_jax.models.unet import UNet
     from diffbir_jax.weights.folder import read_card, save_network, write_card
 
-    sizes = {"channels": (8, 8), "blocks": 1, "attention": (False, True), "head_dim": 8, "context_dim": None, "groups": 4}
+    sizes = {"channels": (8, 8), "blocks": 1, "attention": (False, True), "head_dim": 8, "context_dim": context_dim, "groups": 4}
     nets = {
-        "stage1": SwinIR(embed_dim=8, depths=(2,), heads=(2,), unshuffle=2, features=8, residual=True),
+        "stage1": stage1,
         "autoencoder": AutoencoderKL(channels=(8, 8), blocks=1, groups=4, mid_attention=False, scaling_factor=1.0),
         "unet": UNet(**sizes),
         "control": LAControlNet(**sizes),
     }
-    folder, rng = tmp_path_factory.mktemp("model"), np.random.default_rng(0)
+    if context_dim:
+        nets["text_encoder"] = TextEncoder(width=context_dim, layers=2, heads=2)
+    rng = np.random.default_rng(0)
     for name, net in nets.items():
         shapes = jax.eval_shape(net.init, jax.random.key(0), *net.example_inputs())["params"]
         save_network(folder, name, net, jax.tree.map(lambda x: 0.1 * rng.standard_normal(x.shape, np.float32), shapes))
@@ -37,7 +38,16 @@ def small_model_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small_model_folder(tmp_path_factory):
+    from diffbir_jax.models.swinir import SwinIR
+
+    return write_model(
+        tmp_path_factory.mktemp("model"), SwinIR(embed_dim=8, depths=(2,), heads=(2,), unshuffle=2, features=8, residual=True)
+    )
+
+
+@pytest.fixture(scope="session")
 def small_model(small_model_folder):
-    from diffbir_jax.pipeline import load_model
+    from diffbir_jax.model import load_model
 
     return load_model(small_model_folder)

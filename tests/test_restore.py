@@ -4,10 +4,15 @@ import subprocess
 import sys
 
 import cv2
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from diffbir_jax import restore
+from diffbir_jax.diffusion.noise import streams
+from diffbir_jax.diffusion.schedule import spaced
 
 
 @pytest.fixture
@@ -45,6 +50,32 @@ def test_the_same_seed_writes_the_same_bytes(folder, small_model_folder, tmp_pat
     assert (output / "good.png").read_bytes() == (output / "again.png").read_bytes()
 
 
+def test_recorded_noise_replays_a_restoration(folder, small_model_folder, tmp_path):
+    """The dump has every state; the noise of a seed, given as a file, gives the seed's bytes."""
+    keys, rows = jax.random.key(9)[None], spaced(2)
+    like = jnp.zeros((1, 24, 24, 4))
+    draws = [streams(keys)(t, like) for t in (1000, *rows.t)]
+    chw = [np.ascontiguousarray(np.moveaxis(x, -1, 1)) for x in draws]
+    save_file({"x_T": chw[0], "noise": np.stack(chw[1:])}, tmp_path / "noise.safetensors")
+    dump = ["--dump", str(tmp_path / "dump")]
+    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
+    assert restore.main([*shared, "--seed", "9"]) == 0
+    seeded = (tmp_path / "out" / "good.png").read_bytes()
+    assert restore.main([*shared, "--noise", str(tmp_path / "noise.safetensors"), *dump]) == 0
+    assert (tmp_path / "out" / "good.png").read_bytes() == seeded
+    kept = load_file(tmp_path / "dump" / "good.safetensors")
+    shapes = {k: v.shape for k, v in kept.items()}
+    image, latent = (1, 3, 48, 48), (1, 4, 24, 24)
+    assert shapes == {
+        "lq": image, "reg": (1, 3, 40, 48), "cond_latent": latent, "z": (2, *latent[1:]), "decoded": image, "fixed": image
+    }  # fmt: skip
+    assert np.array_equal(
+        np.rint(255 * kept["fixed"][0, :, :40].clip(0, 1)).astype(np.uint8)[::-1].transpose(1, 2, 0),
+        cv2.imread(str(tmp_path / "out" / "good.png")),
+    )
+    assert restore.main([*shared, "--steps", "3", "--noise", str(tmp_path / "noise.safetensors")]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -55,6 +86,8 @@ def test_the_same_seed_writes_the_same_bytes(folder, small_model_folder, tmp_pat
         (["FOLDER", "--guidance-scale", "-1"], "guidance-scale is -1.0"),
         (["FOLDER", "--output", "FOLDER/good.JPG"], "good.JPG"),
         (["EMPTY"], "without images"),
+        (["FOLDER", "--noise", "FOLDER/text.jpg"], "x_T"),
+        (["FOLDER", "--task", "face"], "task 'face'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(folder, small_model_folder, tmp_path, capsys, arguments, message):

@@ -48,6 +48,8 @@ def recipe(task: str, network: dict[str, Any], **changes: Any) -> ConfigDict:
     )
     if task == "autoencoder":
         config.kl_weight = 1e-4
+    if task == "stage1":
+        config.relative_loss = False  # divide an image's error by its input's
     if task == "prior":
         sampling = {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}
         config.sampling = ConfigDict(sampling)  # copied into model.json: how restorations are made with this prior

@@ -114,7 +114,7 @@ def _objective(config: ConfigDict, net: nn.Module, frozen: dict[str, nn.Module],
     if config.task == "autoencoder":
         return steps.autoencoder_objective(net, config.kl_weight)
     if config.task == "stage1":
-        return steps.stage1_objective(net)
+        return steps.stage1_objective(net, config.relative_loss)
     diffusion = (ZERO_SNR if sampling["zero_snr"] else SCALED_LINEAR, sampling["parameterisation"])
     if config.task == "prior":
         return steps.prior_objective(net, frozen["autoencoder"], *diffusion)

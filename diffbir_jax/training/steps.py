@@ -20,6 +20,7 @@ from diffbir_jax.types import Image, Latent
 
 Metrics = dict[str, Float[Array, ""]]
 Objective = Callable[[PyTree, Mapping[str, PyTree], Mapping[str, Array], Key[Array, ""]], tuple[Float[Array, ""], Metrics]]
+LEAST_MSE = 1e-4  # errors below this, 40 dB, count as if the input had it
 
 
 def psnr(a: Image, b: Image) -> Float[Array, ""]:
@@ -42,12 +43,22 @@ def autoencoder_objective(net: nn.Module, kl_weight: float) -> Objective:
     return objective
 
 
-def stage1_objective(net: nn.Module) -> Objective:
-    """Pixel L2 between the restored and the true image (DiffBIR, equation 1)."""
+def stage1_objective(net: nn.Module, relative: bool = False) -> Objective:
+    """Pixel L2 between the restored and the true image (DiffBIR, equation 1).
+
+    With `relative` an image's error is divided by that of its input: what counts is then the gain in dB, on mild and on strong
+    degradations alike, where plain L2 looks at the strong ones alone.
+    """
+
+    def mse(image: Image, hq: Image) -> Float[Array, "B"]:
+        return jnp.mean((image - hq) ** 2, axis=(1, 2, 3))
 
     def objective(params, frozen, batch, key):
-        loss, before = (jnp.mean((x - batch["hq"]) ** 2) for x in (net.apply({"params": params}, batch["lq"]), batch["lq"]))
-        return loss, {"input_loss": before}
+        before = mse(batch["lq"], batch["hq"])
+        after = mse(net.apply({"params": params}, batch["lq"]), batch["hq"])
+        gain = jnp.mean(10 * jnp.log10((before + 1e-6) / (after + 1e-6)))
+        loss = jnp.mean(after / (before + LEAST_MSE)) if relative else jnp.mean(after)
+        return loss, {"mse": jnp.mean(after), "gain_db": gain}
 
     return objective
 

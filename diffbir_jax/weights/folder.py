@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,12 @@ def save_network(folder: Path, name: str, net: nn.Module, params: Params, dtype:
     write_card(folder, card)
 
 
-def load_network(folder: Path, name: str, dtype: DTypeLike | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """A network and its parameters (NumPy arrays of `dtype`, None: of the stored type).
+def load_network(
+    folder: Path, name: str, dtype: DTypeLike | None = None, put: Callable[[np.ndarray], Any] = np.asarray
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A network and its parameters, of `dtype` (None: of the stored type), each passed through `put` as it is read.
+
+    With `put` a `jax.device_put` no more than one parameter is held twice.
 
     Raises:
         InputError: the folder lacks it, or the file is damaged.
@@ -103,7 +107,7 @@ def load_network(folder: Path, name: str, dtype: DTypeLike | None = None) -> tup
     path = folder / f"{name}.safetensors"
     try:
         with safe_open(path, framework="numpy") as file:
-            flat = {key: np.asarray(file.get_tensor(key), dtype) for key in file.keys()}
+            flat = {key: put(np.asarray(file.get_tensor(key), dtype)) for key in file.keys()}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read ({error}); copy or convert the model again") from None
     return network(card["networks"][name]), unflatten_dict(flat, sep="/")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR
@@ -50,6 +51,21 @@ def test_a_network_that_knows_the_image_has_no_diffusion_loss(parameterisation):
     assert loss == pytest.approx(0, abs=1e-6)
     silent, _ = steps.diffusion_loss(SCALED_LINEAR, parameterisation, lambda z, t: 0 * z, z0, jax.random.key(1))
     assert silent == pytest.approx(1, abs=0.3)
+
+
+def test_the_relative_loss_weighs_mild_and_strong_damage_alike():
+    class Brighten(nn.Module):
+        @nn.compact
+        def __call__(self, lq):
+            return lq + self.param("by", nn.initializers.zeros, ())
+
+    lq = jnp.array([0.1, 0.4])[:, None, None, None] * jnp.ones((2, 4, 4, 3))
+    batch, params = {"lq": lq, "hq": jnp.zeros_like(lq)}, {"by": jnp.array(-0.05)}  # errors 0.05 of 0.1, 0.35 of 0.4
+    plain, metrics = steps.stage1_objective(Brighten())(params, {}, batch, None)
+    assert plain == pytest.approx((0.05**2 + 0.35**2) / 2)
+    assert metrics["gain_db"] == pytest.approx(10 * np.log10(0.1 * 0.4 / (0.05 * 0.35)), rel=1e-3)
+    relative, _ = steps.stage1_objective(Brighten(), relative=True)(params, {}, batch, None)
+    assert relative == pytest.approx((0.05**2 / (0.1**2 + 1e-4) + 0.35**2 / (0.4**2 + 1e-4)) / 2)
 
 
 def test_psnr_of_a_known_error():

@@ -1,0 +1,110 @@
+"""A model in memory: its networks, their parameters on the device, and the texts it was asked for."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from diffbir_jax.errors import InputError
+from diffbir_jax.models.tokenizer import Tokenizer
+from diffbir_jax.options import PRECISIONS, TASKS
+from diffbir_jax.weights.folder import load_network, read_card
+
+ASSETS = Path(__file__).parent / "assets"
+STORED = {"f32": jnp.float32, "bf16": jnp.bfloat16}
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Networks, their parameters on the device, and how the model was trained to be sampled.
+
+    Attributes:
+        nets: "stage1", "autoencoder", "unet" and "control" -> linen module.
+        params: the same names -> parameters.
+        sampling: parameterisation "eps" or "v", zero_snr, short_edge (pixels; smaller images are enlarged), multiple (sizes are
+            padded to it), padding "edge" or "zero".
+        defaults: what options left open mean for this model, by field name.
+        folder: where the text tower is read when a prompt is first used.
+    """
+
+    nets: dict[str, nn.Module]
+    params: dict[str, Any]
+    sampling: dict[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    _contexts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def takes_text(self) -> bool:
+        return self.nets["unet"].context_dim is not None
+
+    def context(self, *texts: str) -> Float[Array, "B T D"] | None:
+        """The cross-attention's context for the texts; None where the model takes none.
+
+        The text tower is in memory only while texts that were not asked for before are encoded.
+
+        Raises:
+            InputError: the model takes no text and one is given, or it has no text tower.
+        """
+        if not self.takes_text:
+            if any(texts):
+                raise InputError("this model takes no text; leave out --prompt and --negative-prompt")
+            return None
+        if new := [text for text in dict.fromkeys(texts) if text not in self._contexts]:
+            net, params = load_network(self.folder, "text_encoder", np.float32, jax.device_put)
+            states = jax.jit(net.apply)({"params": params}, Tokenizer()(new))
+            self._contexts.update(zip(new, np.asarray(states), strict=True))
+        return jnp.stack([self._contexts[text] for text in texts])
+
+
+def load_model(name: str | Path = "tiny", task: str = "general", precision: str = "f32") -> Model:
+    """A model: "tiny", embedded in the package, or a model folder.
+
+    Args:
+        name: of the model, or its folder.
+        task: whose stage 1 is used: "general", "face" or "denoise".
+        precision: how parameters are stored: "f32", or "bf16" at half the memory. On a CPU arithmetic stays in float32 either way,
+            elsewhere "bf16" computes in bfloat16 too.
+
+    Raises:
+        InputError: no such model, task or precision, or a file of it is missing or damaged.
+    """
+    for what, value, choices in (("task", task, TASKS), ("precision", precision, PRECISIONS)):
+        if value not in choices:
+            raise InputError(f"{what} is {value!r}; give {', '.join(choices)}")
+    folder = ASSETS / name if str(name) in embedded() else Path(name)
+    if not folder.is_dir():
+        raise InputError(f"model {str(name)!r} is neither embedded ({', '.join(embedded())}) nor a model folder")
+    card = read_card(folder)
+    if missing := {"parameterisation", "zero_snr", "short_edge", "multiple", "padding"} - card.get("sampling", {}).keys():
+        raise InputError(f"{folder / 'model.json'} does not say how to sample: {', '.join(sorted(missing))} missing")
+    load = functools.partial(_load, folder, STORED[precision])
+    loaded = {"stage1": load(_stage1_name(card, task, folder))} | {n: load(n) for n in ("autoencoder", "unet", "control")}
+    nets, params = ({n: pair[i] for n, pair in loaded.items()} for i in (0, 1))
+    return Model(nets, params, card["sampling"], card.get("defaults", {}), folder)
+
+
+def embedded() -> list[str]:
+    """Names of the models in the package."""
+    return sorted(p.parent.name for p in ASSETS.glob("*/model.json"))
+
+
+def _stage1_name(card: Mapping[str, Any], task: str, folder: Path) -> str:
+    """A folder's "stage1" serves its general task, "stage1_face" and "stage1_denoise" the others."""
+    held = {"general" if n == "stage1" else n.removeprefix("stage1_"): n for n in card["networks"] if n.startswith("stage1")}
+    if task not in held and held:
+        raise InputError(f"{folder.name} has no stage 1 for the task {task!r}; it has {', '.join(sorted(held))}")
+    return held.get(task, "stage1")
+
+
+def _load(folder: Path, dtype: Any, name: str) -> tuple[nn.Module, dict[str, Any]]:
+    net, params = load_network(folder, name, dtype, jax.device_put)
+    computed = jnp.float32 if jax.default_backend() == "cpu" else dtype
+    return net.clone(dtype=computed), params
