@@ -1,4 +1,4 @@
-"""The embedded model's autoencoder (factor 4, 12 channels)."""
+"""The embedded model's autoencoder (factor 8, 48 channels)."""
 
 from diffbir_jax.training.config import recipe
 
@@ -6,14 +6,14 @@ from diffbir_jax.training.config import recipe
 def get_config(size="full"):
     network = {
         "kind": "AutoencoderKL",
-        "channels": (16, 32, 64),
+        "channels": (16, 32, 64, 128),
         "blocks": 1,
-        "latent_channels": 12,
+        "latent_channels": 48,
         "groups": 8,
         "mid_attention": False,
         "shortcut": True,
     }
-    changes = {"data__recipe": "", "data__crop": 64, "data__batch": 8, "optimizer__learning_rate": 2e-3, "steps": 1800}
+    changes = {"data__recipe": "", "data__crop": 64, "data__batch": 8, "optimizer__learning_rate": 2e-3, "steps": 2400}
     if size == "smoke":
         changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
     return recipe("autoencoder", network, **changes)

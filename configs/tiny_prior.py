@@ -6,16 +6,23 @@ from diffbir_jax.training.config import recipe
 def get_config(size="full"):
     network = {
         "kind": "UNet",
-        "channels": (32, 64, 128),
+        "channels": (96, 192),
         "blocks": 1,
-        "attention": (False, False, True),
+        "attention": (False, True),
         "head_dim": 32,
         "context_dim": None,
         "groups": 8,
-        "in_channels": 12,
-        "out_channels": 12,
+        "in_channels": 48,
+        "out_channels": 48,
     }
-    changes = {"data__recipe": "", "optimizer__learning_rate": 1e-3, "steps": 1200}
+    changes = {
+        "data__recipe": "",
+        "data__batch": 8,
+        "conv_implementation": "winograd",
+        "optimizer__learning_rate": 1e-3,
+        "optimizer__final": 0.3,
+        "steps": 1600,
+    }
     if size == "smoke":
         changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
     return recipe("prior", network, **changes)

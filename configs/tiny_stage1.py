@@ -13,7 +13,13 @@ def get_config(size="full"):
         "upsampler": "pixelshuffledirect",
         "residual": True,
     }
-    changes = {"data__crop": 64, "relative_loss": True, "optimizer__learning_rate": 8e-4, "steps": 4000}
+    changes = {
+        "data__batch": 4,
+        "data__recipe": "codeformer+realesrgan",
+        "relative_loss": True,
+        "optimizer__learning_rate": 6e-4,
+        "steps": 6000,
+    }
     if size == "smoke":
         changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
     return recipe("stage1", network, **changes)

@@ -16,6 +16,7 @@ from diffbir_jax.errors import InputError
 from diffbir_jax.models.tokenizer import Tokenizer
 from diffbir_jax.options import PRECISIONS, TASKS
 from diffbir_jax.weights.folder import load_network, read_card
+from diffbir_jax.weights.registry import PRESETS
 
 ASSETS = Path(__file__).parent / "assets"
 STORED = {"f32": jnp.float32, "bf16": jnp.bfloat16}
@@ -45,6 +46,12 @@ class Model:
     def takes_text(self) -> bool:
         return self.nets["unet"].context_dim is not None
 
+    @property
+    def context_shape(self) -> tuple[int, int]:
+        """Tokens and width of a text's context."""
+        tower = read_card(self.folder)["networks"].get("text_encoder", {})
+        return tower.get("context_length", 77), self.nets["unet"].context_dim
+
     def context(self, *texts: str) -> Float[Array, "B T D"] | None:
         """The cross-attention's context for the texts; None where the model takes none.
 
@@ -65,23 +72,22 @@ class Model:
 
 
 def load_model(name: str | Path = "tiny", task: str = "general", precision: str = "f32") -> Model:
-    """A model: "tiny", embedded in the package, or a model folder.
+    """A model: "tiny", embedded in the package, a preset, or a model folder.
 
     Args:
-        name: of the model, or its folder.
+        name: of the model, or its folder. The presets "v1-general", "v1-face", "v2" and "v2.1" are downloaded and converted on first
+            use, see `diffbir_jax.weights.hub`.
         task: whose stage 1 is used: "general", "face" or "denoise".
         precision: how parameters are stored: "f32", or "bf16" at half the memory. On a CPU arithmetic stays in float32 either way,
             elsewhere "bf16" computes in bfloat16 too.
 
     Raises:
-        InputError: no such model, task or precision, or a file of it is missing or damaged.
+        InputError: no such model, task or precision, or a file of it is missing or damaged, or cannot be downloaded.
     """
     for what, value, choices in (("task", task, TASKS), ("precision", precision, PRECISIONS)):
         if value not in choices:
             raise InputError(f"{what} is {value!r}; give {', '.join(choices)}")
-    folder = ASSETS / name if str(name) in embedded() else Path(name)
-    if not folder.is_dir():
-        raise InputError(f"model {str(name)!r} is neither embedded ({', '.join(embedded())}) nor a model folder")
+    folder = find_model(name, task)
     card = read_card(folder)
     if missing := {"parameterisation", "zero_snr", "short_edge", "multiple", "padding"} - card.get("sampling", {}).keys():
         raise InputError(f"{folder / 'model.json'} does not say how to sample: {', '.join(sorted(missing))} missing")
@@ -91,14 +97,33 @@ def load_model(name: str | Path = "tiny", task: str = "general", precision: str 
     return Model(nets, params, card["sampling"], card.get("defaults", {}), folder)
 
 
+def find_model(name: str | Path, task: str = "general") -> Path:
+    """The folder of a model: embedded, given, or of a preset.
+
+    Raises:
+        InputError: there is none, or the preset's files cannot be had.
+    """
+    if str(name) in embedded():
+        return ASSETS / name
+    if Path(name).is_dir():
+        return Path(name)
+    if str(name) not in PRESETS:
+        known = f"embedded ({', '.join(embedded())}), nor a preset ({', '.join(PRESETS)})"
+        raise InputError(f"model {str(name)!r} is neither {known}, nor a model folder")
+    from diffbir_jax.weights.hub import preset_folder
+
+    return preset_folder(str(name), task)
+
+
 def embedded() -> list[str]:
     """Names of the models in the package."""
     return sorted(p.parent.name for p in ASSETS.glob("*/model.json"))
 
 
 def _stage1_name(card: Mapping[str, Any], task: str, folder: Path) -> str:
-    """A folder's "stage1" serves its general task, "stage1_face" and "stage1_denoise" the others."""
+    """What the card's "tasks" say, else: "stage1" serves the general task, "stage1_face" and "stage1_denoise" the others."""
     held = {"general" if n == "stage1" else n.removeprefix("stage1_"): n for n in card["networks"] if n.startswith("stage1")}
+    held |= {of: name for of, name in card.get("tasks", {}).items() if name in card["networks"]}
     if task not in held and held:
         raise InputError(f"{folder.name} has no stage 1 for the task {task!r}; it has {', '.join(sorted(held))}")
     return held.get(task, "stage1")

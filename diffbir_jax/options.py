@@ -8,9 +8,12 @@ from diffbir_jax.errors import InputError
 
 SAMPLERS = ("ddpm", "ddim")
 SPACES = ("latent", "rgb")
+STARTS = ("noise", "condition")
 TASKS = ("general", "face", "denoise")
 PRECISIONS = ("f32", "bf16")
-OPEN = {"steps": 50, "sampler": "ddpm", "prompt": "", "negative_prompt": "", "cfg": 1.0}  # the paper's, where a model says nothing
+OPEN = {  # the paper's, where a model says nothing
+    "steps": 50, "sampler": "ddpm", "start": "noise", "strength": 1.0, "prompt": "", "negative_prompt": "", "cfg": 1.0,
+}  # fmt: skip
 
 
 def _option(default, help: str, **metadata):
@@ -28,6 +31,10 @@ class RestoreOptions:
     upscale: int | float = _option(1.0, "output size over input size, 0.1 to 16", least=0.1, most=16)
     steps: int | None = _option(None, "denoising steps, 1 to 1000; None: as the model prefers", least=1, most=1000)
     sampler: str | None = _option(None, "how the steps are taken; None: as the model prefers", choices=SAMPLERS)
+    start: str | None = _option(None, "noise, or stage 1's latent as far diffused; None: as the model prefers", choices=STARTS)
+    strength: int | float | None = _option(
+        None, "share of the steps taken, the last ones; below 1 with --start condition; None: as the model prefers", least=0.01, most=1
+    )
     prompt: str | None = _option(None, "what the photograph shows; None: as the model prefers")
     negative_prompt: str | None = _option(None, "what the result should not be like; None: as the model prefers")
     cfg: int | float | None = _option(None, "classifier-free guidance, 1: none; None: as the model prefers", least=0, most=100)
@@ -53,6 +60,15 @@ class RestoreOptions:
                 raise InputError(f"{name} is {value}; give {least} to {most if most is not None else 'any larger number'}")
 
     def completed(self, defaults: Mapping[str, Any]) -> "RestoreOptions":
-        """With a model's choices (by field name), then the paper's, where this says None."""
+        """With a model's choices (by field name), then the paper's, where this says None.
+
+        Raises:
+            InputError: a strength below 1 from noise.
+        """
         left = {name: defaults.get(name, value) for name, value in OPEN.items() if getattr(self, name) is None}
-        return replace(self, **left)
+        if self.start == "noise":
+            left["strength"] = self.strength or 1.0
+        options = replace(self, **left)
+        if options.start == "noise" and options.strength < 1:
+            raise InputError(f"strength is {options.strength}, which needs --start condition: noise alone takes all the steps")
+        return options

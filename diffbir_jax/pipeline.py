@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Key
 
 from diffbir_jax.diffusion import guidance, noise, samplers
-from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, Steps, ddim_rows, denoiser, spaced
+from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, Steps, below, ddim_rows, denoiser, spaced
 from diffbir_jax.errors import InputError
 from diffbir_jax.imaging.colour import wavelet_colour_fix
 from diffbir_jax.imaging.resizing import Photo, Resized, Size, enlarge, resize, short_edge
@@ -26,7 +26,7 @@ ROWS = {"ddpm": spaced, "ddim": ddim_rows}
 
 
 class Draws(NamedTuple):
-    """Noise drawn elsewhere, to replay a restoration: NHWC, of the padded latent's size."""
+    """Noise drawn elsewhere, to replay a restoration: NHWC, of the padded latent's size. All is standard normal, `start` too."""
 
     start: Float32[np.ndarray, "1 h w c"]
     steps: Float32[np.ndarray, "N 1 h w c"]
@@ -59,7 +59,13 @@ def restore_images(model: Model, images: list[np.ndarray], options: RestoreOptio
 def step_count(model: Model, options: RestoreOptions) -> int:
     """Denoising steps that a restoration takes: 0 when it stops after stage 1."""
     options = options.completed(model.defaults)
-    return 0 if options.stage1_only else len(ROWS[options.sampler](options.steps).t)
+    return 0 if options.stage1_only else len(rows_of(model, options).t)
+
+
+def rows_of(model: Model, options: RestoreOptions) -> Steps:
+    """The sampler's rows, of completed options: the last `strength` of them (SDEdit, Meng et al. 2022), at least one."""
+    rows = ROWS[options.sampler](options.steps, schedule_of(model))
+    return below(rows, max(round(options.strength * (len(schedule_of(model).betas) - 1)), int(rows.t[-1])))
 
 
 def schedule_of(model: Model):
@@ -72,6 +78,7 @@ class Plan(NamedTuple):
 
     rows: int
     sampler: str
+    start: str
     space: str
     repeats: int
     text: str  # "": one network call a step; "cfg" or "rescaled": one with and one without the prompt
@@ -123,7 +130,7 @@ class Job:
         self.lq = (self._padded(image) if self.kind == "SwinIR" else image)[None]
         with_text = "rescaled" if options.rescale_cfg else "cfg" if options.cfg != 1 else ""
         self.plan = Plan(
-            step_count(model, options), options.sampler or "", options.guidance_space, options.guidance_repeats,
+            step_count(model, options), options.sampler, options.start, options.guidance_space, options.guidance_repeats,
             with_text, draws is not None, keep,
         )  # fmt: skip
 
@@ -176,7 +183,7 @@ class Job:
         guidance_scale, control_strength, cfg = (np.asarray(x, np.float32) for x in scales)
         return knobs._replace(
             keys=jax.random.key(options.seed)[None],
-            rows=ROWS[options.sampler](options.steps, schedule_of(self.model)),
+            rows=rows_of(self.model, options),
             guidance_scale=guidance_scale,
             window=np.array([options.guidance_stop, options.guidance_start], np.int32),
             control_strength=control_strength,
@@ -224,8 +231,7 @@ def program(model: Model, shape: Size, plan: Plan) -> Callable[..., tuple[Image,
     """The compiled stage 2 (params, frame, knobs) -> (image, what was kept) of frames of one shape."""
     context = None
     if model.takes_text:
-        text = model.context("")
-        context = jax.ShapeDtypeStruct((2 if plan.text else 1, *text.shape[1:]), text.dtype)
+        context = jax.ShapeDtypeStruct((2 if plan.text else 1, *model.context_shape), jnp.float32)
     knobs, latent = example_knobs(model, plan, shape, context), _latent_shape(model, shape)
     if plan.replay:
         shapes = Draws(latent, (plan.rows, *latent))
@@ -260,6 +266,8 @@ def _sample(model: Model, plan: Plan, params: dict[str, Any], reg: Image, knobs:
     guide = guidance.latent_guidance(cond_latent, *how) if latent_space else guidance.rgb_guidance(decode, reg, *how)
     draws = noise.recorded(knobs.rows, knobs.draws.steps) if plan.replay else noise.streams(knobs.keys)
     start = knobs.draws.start if plan.replay else draws(len(schedule_of(model).betas), cond_latent)
+    if plan.start == "condition":
+        start = noise.diffuse(schedule_of(model), cond_latent, knobs.rows.t[0], start)
     z0, trace = SAMPLERS[plan.sampler](denoise, start, knobs.rows, draws, guide)
     decoded = decode(z0)
     fixed = wavelet_colour_fix(decoded, reg, tuple(knobs.size))

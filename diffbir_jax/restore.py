@@ -6,15 +6,17 @@ from pathlib import Path
 
 from diffbir_jax import cli
 from diffbir_jax.options import PRECISIONS, TASKS, RestoreOptions
+from diffbir_jax.weights.registry import PRESETS
 
 PROG = "diffbir_jax.restore"
+MODELS = f"tiny (embedded), {', '.join(PRESETS)} (downloaded once)"
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = cli.Parser(prog=PROG, description=__doc__)
     parser.add_argument("input", nargs="+", help="photographs or folders")
     parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--model", default="tiny", help="an embedded model or a model folder")
+    parser.add_argument("--model", default="tiny", help=f"{MODELS}, or a model folder")
     parser.add_argument("--task", choices=TASKS, default="general", help="whose stage 1 is used")
     parser.add_argument("--precision", choices=PRECISIONS, default="f32", help="of the weights; bf16 halves their memory")
     cli.add_options(parser, RestoreOptions)

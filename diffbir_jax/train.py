@@ -37,7 +37,7 @@ def read_config(argument: str, overrides: list[str]) -> Any:
         try:
             group = functools.reduce(getattr, groups, config)
             group[name] = _value(text)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).strip("'\"").split()).partition(" and cannot be added")[0]
             raise InputError(f"{override} does not fit the recipe: {reason}") from None
     return config

@@ -1,25 +1,30 @@
+"""The command; what it converts is in tests/weights."""
+
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from golden import vectors
+from released_files import same
 from safetensors.numpy import load_file, save_file
 
 from diffbir_jax import cli
 from diffbir_jax.convert import main
-from diffbir_jax.models.autoencoder import AutoencoderKL
+from diffbir_jax.models.control import ControlNet
 from diffbir_jax.weights.folder import load_network, save_network
 from diffbir_jax.weights.torch_files import read_state, write_state
 
-DATA = Path(__file__).parent / "data"
 BUFFERS = ("relative_position_index", "attn_mask")
 
 
 def golden(file, prefix):
     return {k.removeprefix(prefix): v for k, v in vectors(file).items() if k.startswith(prefix)}
+
+
+def run(*argv):
+    return cli.run(lambda: main([str(a) for a in argv]), "diffbir_jax.convert")
 
 
 @pytest.fixture(scope="module")
@@ -28,27 +33,13 @@ def swinir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swinir")
     save_file(golden("swinir", "params."), folder / "any.safetensors")
     assert run("to-jax", folder / "any.safetensors", "--output", folder / "ours") == 0
-    assert run("to-torch", folder / "ours", "--output", folder, "--format", "safetensors") == 0
-    return load_file(folder / "stage1.safetensors")
+    assert run("to-torch", folder / "ours", "--output", folder / "theirs") == 0
+    return load_file(folder / "theirs" / "any.safetensors")
 
 
 @pytest.fixture(scope="module")
 def control():
     return golden("unet_control", "controlnet.")
-
-
-def run(*argv):
-    return cli.run(lambda: main([str(a) for a in argv]), "diffbir_jax.convert")
-
-
-def same(got, want):
-    return got.keys() == want.keys() and all(
-        got[k].dtype == v.dtype and got[k].shape == v.shape and got[k].tobytes() == v.tobytes() for k, v in want.items()
-    )
-
-
-def bare(state):
-    return {k: v for k, v in state.items() if not k.endswith(BUFFERS)}
 
 
 def test_the_golden_parameters_come_back(swinir):
@@ -58,16 +49,15 @@ def test_the_golden_parameters_come_back(swinir):
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth"])
-@pytest.mark.parametrize("buffers", [True, False])
-def test_there_and_back_is_the_identity(tmp_path, swinir, control, form, buffers):
+def test_there_and_back_is_the_identity(tmp_path, swinir, control, form):
     if form == "pth":
         pytest.importorskip("torch")
-    write_state(tmp_path / f"a.{form}", swinir if buffers else bare(swinir))
+    write_state(tmp_path / f"a.{form}", swinir)
     write_state(tmp_path / f"b.{form}", control)
     assert run("to-jax", tmp_path / f"a.{form}", tmp_path / f"b.{form}", "--output", tmp_path / "ours", "--head-dim", 16) == 0
-    assert run("to-torch", tmp_path / "ours", "--output", tmp_path / "theirs", "--format", form) == 0
-    assert same(read_state(tmp_path / "theirs" / f"stage1.{form}"), swinir)
-    assert same(read_state(tmp_path / "theirs" / f"control.{form}"), control)
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path / "theirs") == 0
+    assert same(read_state(tmp_path / "theirs" / f"a.{form}"), swinir)
+    assert same(read_state(tmp_path / "theirs" / f"b.{form}"), control)
     assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == ["control.safetensors", "model.json", "stage1.safetensors"]
 
 
@@ -76,28 +66,39 @@ def test_half_precision_files_stay_so(tmp_path, control, dtype):
     state = {k: v.astype(dtype) for k, v in control.items()}
     write_state(tmp_path / "a.safetensors", state)
     assert run("to-jax", tmp_path / "a.safetensors", "--output", tmp_path, "--head-dim", 16) == 0
-    assert run("to-torch", tmp_path, "--output", tmp_path / "theirs", "--format", "safetensors") == 0
-    assert same(read_state(tmp_path / "theirs" / "control.safetensors"), state)
+    assert run("to-torch", tmp_path, "--output", tmp_path / "theirs") == 0
+    assert same(read_state(tmp_path / "theirs" / "a.safetensors"), state)
 
 
-def test_lightning_checkpoints_with_a_prefix(tmp_path, swinir):
-    torch = pytest.importorskip("torch")
-    state = {f"module.{k}": torch.from_numpy(v.copy()) for k, v in swinir.items()}
-    torch.save({"state_dict": state, "global_step": 150000}, tmp_path / "general.ckpt")
-    assert run("to-jax", tmp_path / "general.ckpt", "--output", tmp_path / "ours") == 0
-    assert run("to-torch", tmp_path / "ours", "--output", tmp_path) == 0
-    assert same(read_state(tmp_path / "stage1.pth"), swinir)
+def test_masks_of_another_size_come_back(tmp_path, swinir):
+    from diffbir_jax.weights.recognition import recognise
+    from diffbir_jax.weights.released import ours, released
+
+    net = recognise(swinir)
+    state = released(net, ours(net, swinir)[0], 32)
+    write_state(tmp_path / "a.safetensors", state)
+    assert run("to-jax", tmp_path / "a.safetensors", "--output", tmp_path / "ours") == 0
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path / "theirs") == 0
+    assert same(load_file(tmp_path / "theirs" / "a.safetensors"), state)
 
 
-def test_strangers_and_other_networks_are_reported(tmp_path, swinir, capsys):
+def test_strangers_are_reported_and_come_back_other_networks_are_left(tmp_path, swinir, capsys):
     save_file({**swinir, "step": np.zeros(1)}, tmp_path / "a.safetensors")
     assert run("to-jax", tmp_path / "a.safetensors", "--output", tmp_path / "ours") == 0
     assert "1 not needed: step" in capsys.readouterr().out
-    save_network(tmp_path / "ours", "autoencoder", AutoencoderKL(), {"x": np.zeros(1)})
-    assert run("to-torch", tmp_path / "ours", "--output", tmp_path, "--format", "safetensors", "--image-size", 32) == 0
-    assert "left out, as only stage1 and control can be converted: autoencoder" in capsys.readouterr().out
-    assert run("to-jax", tmp_path / "stage1.safetensors", "--output", tmp_path / "again") == 0
-    assert "to-torch --image-size 32" in capsys.readouterr().out
+    save_network(tmp_path / "ours", "ablation", ControlNet(), {"x": np.zeros(1)})
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path / "theirs") == 0
+    assert "left out ablation: a ControlNet cannot be written for the original" in capsys.readouterr().out
+    assert "step" in load_file(tmp_path / "theirs" / "a.safetensors")
+
+
+def test_a_trained_network_goes_to_a_file_named_for_it(tmp_path, control):
+    save_file(control, tmp_path / "a.safetensors")
+    assert run("to-jax", tmp_path / "a.safetensors", "--output", tmp_path / "ours", "--head-dim", 16) == 0
+    net, params = load_network(tmp_path / "ours", "control")
+    save_network(tmp_path / "trained", "control", net, params)
+    assert run("to-torch", tmp_path / "trained", "--output", tmp_path / "theirs", "--format", "safetensors") == 0
+    assert same(load_file(tmp_path / "theirs" / "control.safetensors"), control)
 
 
 def test_a_folder_keeps_its_other_networks(tmp_path, swinir, control):
@@ -107,6 +108,8 @@ def test_a_folder_keeps_its_other_networks(tmp_path, swinir, control):
         assert run("to-jax", tmp_path / f"{source}.safetensors", "--output", tmp_path / "ours", "--head-dim", 16) == 0
     assert load_network(tmp_path / "ours", "stage1")[0].embed_dim == 24
     assert load_network(tmp_path / "ours", "control")[0].channels == (32, 64)
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path / "theirs") == 0
+    assert sorted(p.name for p in (tmp_path / "theirs").iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
 def test_one_bad_file_of_two_writes_nothing(tmp_path, swinir, capsys):
@@ -120,14 +123,19 @@ def test_one_bad_file_of_two_writes_nothing(tmp_path, swinir, capsys):
     assert not (tmp_path / "ours").exists()
 
 
-def test_to_torch_without_a_model_or_pytorch(tmp_path, swinir, capsys, monkeypatch):
-    assert run("to-torch", tmp_path, "--output", tmp_path / "theirs", "--format", "safetensors") == 2
-    assert "no model.json" in capsys.readouterr().err
-    save_network(tmp_path, "autoencoder", AutoencoderKL(), {"x": np.zeros(1)})
-    assert run("to-torch", tmp_path, "--output", tmp_path / "theirs", "--format", "safetensors") == 2
-    assert "neither stage1 nor control, but autoencoder" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "torch", None)
+def test_to_torch_and_to_diffusers_without_a_model_or_pytorch(tmp_path, control, capsys, monkeypatch):
     assert run("to-torch", tmp_path, "--output", tmp_path / "theirs") == 2
+    assert "no model.json" in capsys.readouterr().err
+    save_network(tmp_path, "ablation", ControlNet(), {"x": np.zeros(1)})
+    assert run("to-torch", tmp_path, "--output", tmp_path / "theirs") == 2
+    assert "holds nothing for the original: a ControlNet cannot be written" in capsys.readouterr().err
+    assert run("to-diffusers", tmp_path, "--output", tmp_path / "theirs") == 2
+    assert "neither unet nor autoencoder nor text_encoder, but ablation" in capsys.readouterr().err
+    save_file(control, tmp_path / "a.safetensors")
+    assert run("to-jax", tmp_path / "a.safetensors", "--output", tmp_path / "ours", "--head-dim", 16) == 0
+    capsys.readouterr()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path / "theirs", "--format", "pth") == 2
     assert "pip install diffbir_jax[torch]" in capsys.readouterr().err
     assert not (tmp_path / "theirs").exists()
 

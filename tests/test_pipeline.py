@@ -95,3 +95,20 @@ def test_what_is_not_an_image_is_refused(small_model, image, message):
 def test_an_unknown_model_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="tiny"):
         load_model("huge")
+
+
+def test_a_weak_start_from_the_condition_stays_near_it(small_model):
+    """Fewer steps are taken, from less noise: the latent differs less from stage 1's."""
+
+    def distance(**options):
+        options = RestoreOptions(steps=50, **options)
+        _, trace = pipeline.Job(small_model, photo(32, 32), options, keep=True).run()
+        return len(trace["z"]), np.mean((trace["z"][-1] - trace["cond_latent"][0]) ** 2)
+
+    (steps, near), (all_steps, far) = distance(start="condition", strength=0.1), distance()
+    assert (steps, all_steps) == (5, 50) and near < 0.3 * far
+
+
+def test_a_strength_below_one_from_noise_is_refused(small_model):
+    with pytest.raises(InputError, match="strength is 0.5, which needs --start condition"):
+        restore(small_model, photo(), strength=0.5)

@@ -10,6 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from diffbir_jax import train
+from diffbir_jax.training.config import recorded
 from diffbir_jax.weights.folder import load_network
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -79,6 +80,23 @@ def test_resuming_equals_never_having_stopped(photos, tmp_path):
     assert all(np.array_equal(a[k], b[k]) for k in a)
 
 
+def test_younger_keys_are_remembered_where_they_are_changed():
+    """So a checkpoint from before they were added goes on."""
+    config = train.read_config(f"{CONFIGS / 'tiny_stage1'}.py", [])
+    assert set(recorded(config)["data"]) == {"folder", "crop", "batch", "recipe", "cache", "scale"}
+    config.data.workers = 2
+    assert recorded(config)["data"]["workers"] == 2 and train.read_config(f"{CONFIGS / 'tiny_stage1'}.py", []).data.workers == 0
+
+
+def test_any_source_trains_and_prompts_stay_behind(photos, tmp_path):
+    (tmp_path / "photos.txt").write_text("".join(f"{path}\tA photo\n" for path in sorted(photos.iterdir())))
+    data = {"folder": "", "source": tmp_path / "photos.txt", "crop_mode": "centre", "workers": 1, "prefetch": 1}
+    overrides = ["--config.data.recipe_overrides={'quality': (50, 60)}", "--config.steps=1"]
+    more = [f"--config.data.{key}={value}" for key, value in data.items()]
+    assert train.main(command("tiny_stage1", photos, tmp_path, *more, *overrides)) == 0
+    assert load_network(tmp_path / "model", "stage1")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -89,6 +107,13 @@ def test_resuming_equals_never_having_stopped(photos, tmp_path):
         (["--config.data.folder="], "data.folder"),
         (["--config.data.folder=nowhere"], "nowhere"),
         (["--config.data.recipe=rain"], "rain"),
+        (["--config.data.recipe_overrides={'quality': (90, 10)}"], "quality"),
+        (["--config.data.source=synthetic"], "give one of them"),
+        (["--config.data.folder=", "--config.data.source=nowhere"], "'nowhere' is no source"),
+        (["--config.data.crop_mode=left"], "crop_mode is 'left'"),
+        (["--config.data.scale=(0.5,)"], "data.scale"),
+        (["--config.data.workers=-1"], "data.workers is -1"),
+        (["--config.data.prefetch=0"], "data.prefetch is 0"),
         (["--config.data.batch=3"], "multiple of the 2 devices"),
         (["--steps=3"], "--steps=3"),
     ],

@@ -32,7 +32,7 @@ class Level(nn.Module):
         if self.resample == "down":
             x = Downsample((0, 1), self.dtype, name="downsamplers_0")(x)
         if self.resample == "up":
-            x = Upsample(self.dtype, name="upsamplers_0")(x)
+            x = Upsample(dtype=self.dtype, name="upsamplers_0")(x)
         return x
 
 

@@ -65,7 +65,7 @@ class RRDBNet(nn.Module):
             x = ResidualDenseBlock(self.growth, self.dtype, name=f"blocks_{i}")(x)
         x = shallow + conv(self.features, name="conv_body")(x)
         for i in range(self.scale.bit_length() - 1):
-            x = nn.leaky_relu(Upsample(self.dtype, name=f"upsample_{i}")(x), 0.2)
+            x = nn.leaky_relu(Upsample(dtype=self.dtype, name=f"upsample_{i}")(x), 0.2)
         x = nn.leaky_relu(conv(self.features, name="conv_hr")(x), 0.2)
         return conv(3, name="conv_last")(x).astype(jnp.float32)
 

@@ -7,6 +7,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
+from diffbir_jax.models.conv import Conv3x3
+
 ZERO = nn.initializers.zeros_init()
 CONV = nn.initializers.lecun_normal()
 
@@ -40,20 +42,23 @@ class ResBlock(nn.Module):
     groups: int = 32
     epsilon: float = 1e-5
     zero_init: bool = False
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B H W _"], temb: Float[Array, "B E"] | None = None
     ) -> Float[Array, "B H W {self.channels}"]:
-        conv = partial(nn.Conv, self.channels, dtype=self.dtype)
+        conv = partial(Conv3x3, self.channels, self.conv_implementation, dtype=self.dtype)
         norm = partial(nn.GroupNorm, self.groups, epsilon=self.epsilon, dtype=self.dtype)
-        h = conv((3, 3), name="conv1")(nn.silu(norm(name="norm1")(x)))
+        h = conv(name="conv1")(nn.silu(norm(name="norm1")(x)))
         if temb is not None:
             h += nn.Dense(self.channels, dtype=self.dtype, name="time_emb_proj")(nn.silu(temb))[:, None, None]
         h = nn.silu(norm(name="norm2")(h))
-        h = conv((3, 3), kernel_init=ZERO if self.zero_init else CONV, name="conv2")(h)
-        return h + (x if x.shape[-1] == self.channels else conv((1, 1), name="conv_shortcut")(x))
+        h = conv(kernel_init=ZERO if self.zero_init else CONV, name="conv2")(h)
+        if x.shape[-1] == self.channels:
+            return h + x
+        return h + nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv_shortcut")(x)
 
 
 class Downsample(nn.Module):
@@ -70,12 +75,13 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest neighbour x2, then a 3x3 convolution."""
 
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        return nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, name="conv")(x)
+        return Conv3x3(x.shape[-1], self.conv_implementation, dtype=self.dtype, name="conv")(x)
 
 
 def pixel_unshuffle(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B h w D"]:

@@ -113,7 +113,7 @@ class SwinIR(nn.Module):
         else:
             x = nn.leaky_relu(conv(self.features, name="conv_before_upsample")(x), 0.01)
             for i in range(self.unshuffle.bit_length() - 1):
-                x = nn.leaky_relu(Upsample(self.dtype, name=f"upsample_{i}")(x), 0.2)
+                x = nn.leaky_relu(Upsample(dtype=self.dtype, name=f"upsample_{i}")(x), 0.2)
             x = nn.leaky_relu(conv(self.features, name="conv_hr")(x), 0.2)
             x = conv(3, kernel_init=start, name="conv_last")(x)
         return RESIDUAL_SCALE * x.astype(jnp.float32) + lq if self.residual else x.astype(jnp.float32) + MEAN

@@ -23,11 +23,16 @@ class Block(nn.Module):
     head_dim: int
     groups: int
     attention_implementation: str = "chunked"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
+
+    def resblock(self, i: int) -> ResBlock:
+        options = {"zero_init": True, "conv_implementation": self.conv_implementation, "dtype": self.dtype}
+        return ResBlock(self.channels, self.groups, **options, name=f"resnets_{i}")
 
     def stage(self, i: int, x: Map, temb: Float[Array, "B E"], context: Context | None) -> Float[Array, "B H W {self.channels}"]:
         """The i-th ResBlock and transformer."""
-        x = ResBlock(self.channels, self.groups, zero_init=True, dtype=self.dtype, name=f"resnets_{i}")(x, temb)
+        x = self.resblock(i)(x, temb)
         if not self.attention:
             return x
         options = {"zero_init": True, "attention_implementation": self.attention_implementation, "dtype": self.dtype}
@@ -61,7 +66,7 @@ class UpBlock(Block):
     def __call__(self, x: Map, skips: tuple[Array, ...], temb: Float[Array, "B E"], context: Context | None) -> Array:
         for i, skip in enumerate(skips):
             x = self.stage(i, jnp.concatenate([x, skip], axis=-1), temb, context)
-        return Upsample(self.dtype, name="upsamplers_0")(x) if self.resample else x
+        return Upsample(self.conv_implementation, self.dtype, name="upsamplers_0")(x) if self.resample else x
 
 
 class MidBlock(Block):
@@ -70,7 +75,7 @@ class MidBlock(Block):
     @nn.compact
     def __call__(self, x: Map, temb: Float[Array, "B E"], context: Context | None) -> Map:
         x = self.stage(0, x, temb, context)
-        return ResBlock(self.channels, self.groups, zero_init=True, dtype=self.dtype, name="resnets_1")(x, temb)
+        return self.resblock(1)(x, temb)
 
 
 class UNetEncoder(nn.Module):
@@ -85,6 +90,7 @@ class UNetEncoder(nn.Module):
         in_channels: of the latent.
         groups: of the GroupNorms; divides every number of channels.
         attention_implementation: see `attention`.
+        conv_implementation: see `Conv3x3`; of the ResBlocks and upsampling.
         dtype: of the computation; parameters are float32.
     """
 
@@ -96,6 +102,7 @@ class UNetEncoder(nn.Module):
     in_channels: int = 4
     groups: int = 32
     attention_implementation: str = "chunked"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     def example_inputs(self) -> tuple[jax.ShapeDtypeStruct | None, ...]:
@@ -108,7 +115,7 @@ class UNetEncoder(nn.Module):
     def block(self, cls: type[Block], level: int, name: str, **fields: bool | int) -> Block:
         """The block of a level, or of the middle."""
         fields = {"attention": self.attention[level], "head_dim": self.head_dim, "groups": self.groups, **fields}
-        options = {"attention_implementation": self.attention_implementation, "dtype": self.dtype}
+        options = {name: getattr(self, name) for name in ("attention_implementation", "conv_implementation", "dtype")}
         return cls(self.channels[level], **fields, **options, name=name)
 
     def encode(

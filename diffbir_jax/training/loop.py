@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from diffbir_jax.data.pipeline import training_batches
-from diffbir_jax.data.sources import ImageFolder
+from diffbir_jax.data.sources import open_source
 from diffbir_jax.degradation.recipes import find_recipe
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR
 from diffbir_jax.errors import InputError
@@ -44,15 +44,18 @@ def train(config: ConfigDict, workdir: Path) -> None:
         raise InputError(f"data.batch is {config.data.batch}; give a multiple of the {mesh.size} devices")
     batches = iter(_batches(config))
     folder = Path(config.model_folder)
-    frozen = {name: load_network(folder, name, np.float32) for name in FROZEN[config.task]}
-    net, params = _trained(config, frozen)
+    frozen = {name: _with_conv(config, *load_network(folder, name, np.float32)) for name in FROZEN[config.task]}
+    net, params = _with_conv(config, *_trained(config, frozen))
+    modules = {name: module for name, (module, _) in frozen.items()}
+    if config.get("control_dropped"):
+        params = {"control": params, "unet": frozen.pop("unet")[1]}
     if config.task == "autoencoder" and net.shortcut and not config.start_from:
         fitting = _batches(config)
         params = fit_shortcut(
             net, params, jnp.concatenate([batch["hq"] for batch, _ in zip(fitting, range(SHORTCUT_BATCHES), strict=False)])
         )
     sampling = read_card(folder)["sampling"] if config.task == "stage2" else config.to_dict().get("sampling")
-    objective = _objective(config, net, {name: module for name, (module, _) in frozen.items()}, sampling)
+    objective = _objective(config, net, modules, sampling)
     optimizer = make_optimizer(config.optimizer, config.steps)
     step = steps.make_step(objective, optimizer, config.optimizer.ema, mesh)
 
@@ -69,26 +72,41 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
     key, report = jax.random.key(config.seed), Report(config, Path(workdir), int(state.step))
     for number in range(int(state.step) + 1, config.steps + 1):
-        batch = jax.device_put(next(batches), split)
+        batch = _to_devices(next(batches), split)
         state, metrics = step(state, frozen_params, batch, key)
         report.add(number, metrics)
         if number % config.checkpoint_every == 0 or number == config.steps:
             checkpoints.save(state, batches.get_state())
-            export(config, net, state.ema, batch)
+            export(config, net, modules, state.ema, batch)
     report.close()
     checkpoints.close()
 
 
 def _batches(config: ConfigDict):
+    """This process's share of every batch."""
     data = config.data
     return training_batches(
-        ImageFolder(data.folder, cache=data.cache),
-        batch_size=data.batch,
+        open_source(data.source or f"folder:{data.folder}", data.cache),
+        batch_size=data.batch // jax.process_count(),
         crop_size=data.crop,
-        recipe=find_recipe(data.recipe) if data.recipe else None,
-        crops_scale=tuple(data.scale),
+        recipe=find_recipe(data.recipe, data.recipe_overrides.to_dict()) if data.recipe else None,
+        crop_mode=data.crop_mode,
+        crops_scale=tuple(data.scale) or None,
         seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_workers=data.workers,
+        prefetch=data.prefetch,
     )
+
+
+def _to_devices(batch: dict[str, np.ndarray], split: NamedSharding) -> dict[str, jax.Array]:
+    """The images of a batch; prompts are no arrays of numbers."""
+    return {name: jax.make_array_from_process_local_data(split, batch[name]) for name in ("hq", "lq") if name in batch}
+
+
+def _with_conv(config: ConfigDict, net: nn.Module, params: Any) -> tuple[nn.Module, Any]:
+    return net.clone(conv_implementation=config.conv_implementation) if isinstance(net, UNetEncoder) else net, params
 
 
 def _trained(config: ConfigDict, frozen: dict[str, tuple[nn.Module, Any]]) -> tuple[nn.Module, Any]:
@@ -118,12 +136,15 @@ def _objective(config: ConfigDict, net: nn.Module, frozen: dict[str, nn.Module],
     diffusion = (ZERO_SNR if sampling["zero_snr"] else SCALED_LINEAR, sampling["parameterisation"])
     if config.task == "prior":
         return steps.prior_objective(net, frozen["autoencoder"], *diffusion)
-    return steps.stage2_objective(net, frozen["unet"], frozen["autoencoder"], frozen["stage1"], *diffusion)
+    return steps.stage2_objective(net, frozen["unet"], frozen["autoencoder"], frozen["stage1"], *diffusion, config.control_dropped)
 
 
-def export(config: ConfigDict, net: nn.Module, params: Any, batch: dict[str, Any]) -> None:
+def export(config: ConfigDict, net: nn.Module, others: dict[str, nn.Module], params: Any, batch: dict[str, Any]) -> None:
     """Writes the averaged parameters to the model folder; an autoencoder's scaling factor makes its latents' deviation 1."""
     folder = Path(config.model_folder)
+    if config.get("control_dropped"):
+        save_network(folder, "unet", others["unet"], jax.device_get(params["unet"]))
+        params = params["control"]
     if config.task == "autoencoder" and net.shortcut:
         params, net = whiten(net, params, batch["hq"]), net.clone(scaling_factor=1.0)
     elif config.task == "autoencoder":
@@ -131,7 +152,7 @@ def export(config: ConfigDict, net: nn.Module, params: Any, batch: dict[str, Any
         net = net.clone(scaling_factor=round(1 / float(mean.std()), 5))
     save_network(folder, TASKS[config.task], net, jax.device_get(params))
     if config.task == "prior":
-        write_card(folder, read_card(folder) | {"sampling": config.sampling.to_dict()})
+        write_card(folder, read_card(folder) | {name: config[name].to_dict() for name in ("sampling", "defaults")})
 
 
 class Report:

@@ -10,12 +10,12 @@ import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import DTypeLike
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
 
 from diffbir_jax.atomic import write_whole
 from diffbir_jax.errors import InputError
 from diffbir_jax.types import Params
+from diffbir_jax.weights.tensor_files import forget, map_tensors, write_tensors
 
 MODULES = {
     "SwinIR": "swinir",
@@ -27,7 +27,7 @@ MODULES = {
     "AutoencoderKL": "autoencoder",
     "TextEncoder": "text_encoder",
 }
-_NOT_SIZES = {"parent", "name", "dtype"}
+_NOT_SIZES = {"parent", "name", "dtype", "attention_implementation", "conv_implementation"}
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -83,8 +83,7 @@ def save_network(folder: Path, name: str, net: nn.Module, params: Params, dtype:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    flat = {k: np.ascontiguousarray(v, dtype) for k, v in sorted(flatten_dict(params, sep="/").items())}
-    write_whole(folder / f"{name}.safetensors", lambda file: save_file(flat, file))
+    write_tensors(folder / f"{name}.safetensors", flatten_dict(params, sep="/"), dtype)
     card = read_card(folder) if (folder / "model.json").exists() else {"networks": {}}
     card["networks"][name] = sizes(net)
     write_card(folder, card)
@@ -95,7 +94,8 @@ def load_network(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A network and its parameters, of `dtype` (None: of the stored type), each passed through `put` as it is read.
 
-    With `put` a `jax.device_put` no more than one parameter is held twice.
+    Parameters of the stored type are views of the file, read from disk where and when they are used; `jax.device_put` on a CPU
+    leaves them there. Of another type, no more than one parameter is held twice.
 
     Raises:
         InputError: the folder lacks it, or the file is damaged.
@@ -106,8 +106,11 @@ def load_network(
         raise InputError(f"{folder} holds no {name!r} network; it holds {', '.join(sorted(card['networks'])) or 'none'}")
     path = folder / f"{name}.safetensors"
     try:
-        with safe_open(path, framework="numpy") as file:
-            flat = {key: put(np.asarray(file.get_tensor(key), dtype)) for key in file.keys()}
-    except (OSError, SafetensorError) as error:
+        mapped = map_tensors(path)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); copy or convert the model again") from None
+    flat = {}
+    for key, x in mapped.items():
+        flat[key] = put(np.asarray(x, dtype))
+        forget(x)
     return network(card["networks"][name]), unflatten_dict(flat, sep="/")

@@ -6,24 +6,38 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
 
 from diffbir_jax.atomic import write_whole
 from diffbir_jax.errors import InputError
+from diffbir_jax.weights.tensor_files import forget, map_tensors, write_tensors
 
 PICKLES = (".pth", ".pt", ".ckpt")
 WRAPPERS = ("state_dict", "params_ema", "params")
 
 
-def read_state(path: str | Path) -> dict[str, np.ndarray]:
-    """A checkpoint's tensors by key, without wrappers (`state_dict`, `params_ema`, `params`) and the prefix `module.`.
+class Checkpoint(NamedTuple):
+    """A file's tensors, mapped into memory where the format allows: to be read only.
 
-    Large files are mapped into memory where their format allows; the arrays are to be read only.
+    Attributes:
+        tensors: key -> array, without `wrapper` and `prefix`.
+        wrapper: what the tensors were an entry of: "state_dict", "params_ema", "params", or "".
+        prefix: "module." where every key began with it, or "".
+        others: what else lay beside the wrapper: epochs, optimizers.
+    """
+
+    tensors: dict[str, np.ndarray]
+    wrapper: str = ""
+    prefix: str = ""
+    others: tuple[str, ...] = ()
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads .safetensors, .pth, .pt or .ckpt.
 
     Raises:
         InputError: no such file, not a checkpoint, truncated, a pickle that needs code run, or PyTorch is missing.
@@ -32,29 +46,38 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path} is not a file; give a checkpoint ({', '.join(('.safetensors', *PICKLES))})")
     if path.suffix == ".safetensors":
-        state = _read_safetensors(path)
+        held = Checkpoint(_read_safetensors(path))
     elif path.suffix in PICKLES:
-        state = _read_pickle(path)
+        held = _read_pickle(path)
     else:
         raise InputError(f"{path} is no checkpoint by its name; known are {', '.join(('.safetensors', *PICKLES))}")
-    if not state:
+    if not held.tensors:
         raise InputError(f"{path} holds no tensors by name; give a file with a network's state_dict")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    prefix = "module." if all(key.startswith("module.") for key in held.tensors) else ""
+    return held._replace(tensors={key.removeprefix(prefix): x for key, x in held.tensors.items()}, prefix=prefix)
 
 
-def write_state(path: str | Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes a state as .safetensors, or as a .pth that `torch.load(weights_only=True)` reads; by atomic rename.
+def read_state(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of `read_checkpoint`."""
+    return read_checkpoint(path).tensors
+
+
+def write_state(path: str | Path, state: Mapping[str, np.ndarray], wrapper: str = "") -> None:
+    """Writes a state as .safetensors, or as a pickle that `torch.load(weights_only=True)` reads; by atomic rename.
+
+    Args:
+        wrapper: the entry of the pickle to put it into; "": none.
 
     Raises:
         InputError: it cannot be written, or PyTorch is missing.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        dense = {key: np.asarray(value, order="C") for key, value in state.items()}
-        write_whole(path, lambda file: save_file(dense, file, metadata={"format": "pt"}))
-    else:
-        torch = require_torch(path.name)
-        write_whole(path, lambda file: torch.save({key: _tensor(torch, value) for key, value in state.items()}, file))
+        write_tensors(path, state, metadata={"format": "pt"})
+        return
+    torch = require_torch(path.name)
+    held = {key: _tensor(torch, value) for key, value in state.items()}
+    write_whole(path, lambda file: torch.save({wrapper: held} if wrapper else held, file))
 
 
 def require_torch(what: str) -> ModuleType:
@@ -72,13 +95,12 @@ def require_torch(what: str) -> ModuleType:
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}
-    except (OSError, SafetensorError, TypeError, AttributeError, KeyError) as error:
+        return map_tensors(path)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path} cannot be read as safetensors ({_first_line(error)}); download it again") from None
 
 
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+def _read_pickle(path: Path) -> Checkpoint:
     torch = require_torch(path.name)
     try:
         with warnings.catch_warnings():
@@ -86,13 +108,16 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
             held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # whatever the bytes provoke
         raise InputError(_why_unread(path, error)) from None
-    while wrapped := [held[w] for w in WRAPPERS if isinstance(held, Mapping) and isinstance(held.get(w), Mapping)]:
-        held = wrapped[0]
+    wrapper, others = "", []
+    while inner := [w for w in WRAPPERS if isinstance(held, Mapping) and isinstance(held.get(w), Mapping)]:
+        wrapper, others = inner[0], [*others, *(str(key) for key in held if key != inner[0])]
+        held = held[wrapper]
     items = held.items() if isinstance(held, Mapping) else ()
     try:
-        return {key: _array(torch, x) for key, x in items if isinstance(key, str) and isinstance(x, torch.Tensor)}
+        tensors = {key: _array(torch, x) for key, x in items if isinstance(key, str) and isinstance(x, torch.Tensor)}
     except (TypeError, RuntimeError) as error:
         raise InputError(f"{path} holds tensors that are no plain arrays ({_first_line(error)}); save them as float32") from None
+    return Checkpoint(tensors, wrapper, others=(*others, *(str(key) for key, _ in items if key not in tensors)))
 
 
 def _why_unread(path: Path, error: Exception) -> str:
@@ -111,7 +136,8 @@ def _array(torch: ModuleType, x: Any) -> np.ndarray:
 
 
 def _tensor(torch: ModuleType, x: np.ndarray) -> Any:
-    x = np.array(x, order="C")
+    mapped, x = x, np.require(x, requirements="CW")  # a dense copy, unless it is one
+    forget(mapped)
     if x.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(x.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(x)

@@ -104,12 +104,12 @@ def from_torch(state: Mapping[str, np.ndarray], rows: Iterable[Row], shapes: Par
 
 
 def to_torch(params: Params, rows: Iterable[Row]) -> dict[str, np.ndarray]:
-    """The PyTorch state of our parameters: contiguous arrays, the inverse of `from_torch` bit for bit."""
+    """The PyTorch state of our parameters, the inverse of `from_torch` bit for bit: views of them, but for "stacked" tensors."""
     places, parts_of = _places(rows), {}
     for path, value in flatten_dict(params, sep="/").items():
         row, part, _, leaf = _locate(places, path)
         parts_of.setdefault(row.key(leaf), {})[part] = _to_torch(row.kind, leaf, np.asarray(value))
     return {
-        key: np.ascontiguousarray(np.concatenate([v for _, v in sorted(parts.items())]) if len(parts) > 1 else parts[0])
+        key: np.concatenate([v for _, v in sorted(parts.items())]) if len(parts) > 1 else parts[0]
         for key, parts in parts_of.items()
     }

@@ -9,9 +9,14 @@ from golden import vectors
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.autoencoder import AutoencoderKL
-from diffbir_jax.models.control import LAControlNet
+from diffbir_jax.models.bsrnet import RRDBNet
+from diffbir_jax.models.control import ControlNet, LAControlNet
+from diffbir_jax.models.scunet import SCUNet
 from diffbir_jax.models.swinir import SwinIR
-from diffbir_jax.weights.released import ours, recognise, released
+from diffbir_jax.models.text_encoder import TextEncoder
+from diffbir_jax.models.unet import UNet
+from diffbir_jax.weights.recognition import recognise
+from diffbir_jax.weights.released import ours, released, schedule_buffers
 
 DATA = Path(__file__).parent.parent / "data"
 SWINIR = SwinIR(embed_dim=24, depths=(2, 2), heads=(2, 2))
@@ -40,7 +45,10 @@ def random_state(net):
     return released(net, jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32), shapes))
 
 
-@pytest.mark.parametrize(("name", "net"), [("swinir", SwinIR()), ("controlnet", LAControlNet())])
+@pytest.mark.parametrize(("name", "net"), [
+    ("swinir", SwinIR()), ("controlnet", LAControlNet()), ("unet", UNet()), ("vae", AutoencoderKL()), ("clip_text", TextEncoder()),
+    ("bsrnet", RRDBNet()), ("scunet", SCUNet()),
+])  # fmt: skip
 def test_the_released_sizes_are_inferred(name, net):
     assert recognise(manifest(name)) == net
 
@@ -54,6 +62,9 @@ def test_the_released_swinir_gets_every_key_back_in_shape():
 def test_golden_sizes_are_inferred():
     assert recognise(golden("swinir", "params.")) == SWINIR
     assert recognise(golden("unet_control", "controlnet."), head_dim=16) == CONTROL
+    assert recognise(golden("unet_control", "unet."), head_dim=16) == UNet((32, 64), 2, (True, True), 16, 32)
+    assert recognise(golden("vae", "params.")) == AutoencoderKL(channels=(32, 64, 64, 64))
+    assert recognise(golden("bsrnet", "params.")) == RRDBNet(features=16, blocks=2, growth=8)
 
 
 @pytest.mark.parametrize("net", [
@@ -141,17 +152,31 @@ def test_heads_that_do_not_fit_ask_for_their_size():
         recognise(golden("unet_control", "controlnet."))
 
 
-@pytest.mark.parametrize("state", [{"x": np.zeros(1)}, golden("unet_control", "unet.")])
-def test_another_network_is_refused(state):
-    with pytest.raises(InputError, match="neither a SwinIR nor"):
-        recognise(state)
+def test_another_network_is_refused():
+    with pytest.raises(InputError, match="none of DiffBIR's networks, but unknown .its first keys are x"):
+        recognise({"x": np.zeros(1)})
+
+
+def test_the_schedules_buffers_are_those_of_the_original():
+    """The beginning of the table in tests/data, and the closed forms that tie the buffers together."""
+    buffers = schedule_buffers()
+    assert len(buffers) == 13 and all(x.shape == (1000,) and x.dtype == np.float32 for x in buffers.values())
+    assert np.array_equal(buffers["betas"], vectors("schedule")["betas"].astype(np.float32)) and not buffers["logvar"].any()
+    np.testing.assert_allclose(buffers["sqrt_alphas_cumprod"] ** 2 + buffers["sqrt_one_minus_alphas_cumprod"] ** 2, 1, rtol=1e-6)
+    mean = (
+        buffers["posterior_mean_coef1"] * buffers["sqrt_alphas_cumprod"]
+        + buffers["posterior_mean_coef2"] * buffers["alphas_cumprod"]
+    )
+    np.testing.assert_allclose(mean[0], buffers["sqrt_alphas_cumprod"][0], rtol=1e-5)
+    assert buffers["posterior_log_variance_clipped"][0] == np.log(np.float32(1e-20))
 
 
 @pytest.mark.parametrize(("net", "message"), [
     (SwinIR(residual=True), "adds its output to its input"),
     (LAControlNet(context_dim=None), "attends to a text"),
     (LAControlNet(groups=16), "32 groups"),
-    (AutoencoderKL(), "AutoencoderKL cannot be written"),
+    (ControlNet(), "ControlNet cannot be written"),
+    (AutoencoderKL(shortcut=True), "shortcuts"),
 ])  # fmt: skip
 def test_what_the_original_cannot_load_is_not_written(net, message):
     with pytest.raises(InputError, match=message):

@@ -1,0 +1,94 @@
+"""Gathers the photographs that the embedded model is trained on, out of four Debian packages, into one folder.
+
+apt-get download gcompris-qt-data enlightenment-data mate-backgrounds plasma-workspace-wallpapers
+for package in *.deb; do dpkg-deb -x "$package" unpacked; done
+python launch/collect_photos.py unpacked PHOTOS
+"""
+
+import io
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+RESOURCES = ("erase", "explore_farm_animals", "explore_monuments", "explore_world_animals", "explore_world_music")
+TESTED = {"crab", "red_panda", "citedeCarcassonne", "petra", "pontduGard", "chameleon", "hedgehog", "moose"}  # in tests/data/photos
+SOFT = ("Foggy-Trees", "Sea-of-Lanterns", "Yellow-Flower", "Red-Maple", "Peaks", "Bamboo", "Snow-Trees", "White-Flower",
+        "Lichen-Branches", "Dunes", "Spruce-Needles", "Green-Maple", "Sunset-Hills", "Mountain")  # fmt: skip
+WALLPAPERS = ("Autumn", "BytheWater", "ColdRipple", "ColorfulCups", "DarkestHour", "EveningGlow", "FallenLeaf", "Grey", "Kite",
+              "OneStandsOut", "Path", "summer_1am")  # fmt: skip
+
+
+def resources(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file in a Qt resource file."""
+    packed = path.read_bytes()
+    version, tree, data, names = struct.unpack(">4I", packed[4:20])
+    size = 22 if version >= 2 else 14
+
+    def walk(index: int) -> Iterator[tuple[str, bytes]]:
+        at = tree + index * size
+        name_at, flags, count, first = struct.unpack(">IHII", packed[at : at + 14])
+        if flags & 2:
+            for child in range(count):
+                yield from walk(first + child)
+            return
+        at = names + name_at
+        name = packed[at + 6 : at + 6 + 2 * struct.unpack(">H", packed[at : at + 2])[0]].decode("utf-16-be")
+        at = data + first
+        yield name, packed[at + 4 : at + 4 + struct.unpack(">I", packed[at : at + 4])[0]]
+
+    yield from walk(0)
+
+
+def largest_jpeg(packed: bytes) -> Image.Image:
+    """The largest JPEG inside a file."""
+    starts = [i for i in range(len(packed) - 3) if packed[i : i + 3] == b"\xff\xd8\xff"] if len(packed) < 1 << 16 else []
+    at = packed.find(b"\xff\xd8\xff")
+    while at >= 0:
+        starts.append(at)
+        at = packed.find(b"\xff\xd8\xff", at + 3)
+    found = []
+    for start in starts:
+        try:
+            image = Image.open(io.BytesIO(packed[start:]))
+            image.load()
+            found.append(image)
+        except OSError:
+            continue
+    return max(found, key=lambda image: image.size[0] * image.size[1])
+
+
+def photographs(root: Path) -> Iterator[tuple[str, Image.Image]]:
+    for path in sorted(root.rglob("*.rcc")):
+        for name, content in resources(path) if path.stem in RESOURCES else ():
+            stem = name.partition(".")[0]
+            if content[8:12] == b"WEBP" and stem not in TESTED:
+                image = Image.open(io.BytesIO(content))
+                if min(image.size) >= 500:
+                    yield f"{path.stem}_{stem}", image
+    for path in sorted(root.rglob("*.edj")):
+        if path.stem in SOFT:
+            image = largest_jpeg(path.read_bytes())
+            yield f"enlightenment_{path.stem}", image.reduce(2)
+    for path in sorted(root.rglob("backgrounds/mate/nature/*.jpg")):
+        yield f"mate_{path.stem}", Image.open(path)
+    for name in WALLPAPERS:
+        found = [p for p in root.rglob(f"wallpapers/{name}/contents/images/*") if p.suffix in (".jpg", ".png")]
+        if found:
+            yield f"plasma_{name}", Image.open(max(found, key=lambda p: p.stat().st_size))
+
+
+def main() -> None:
+    root, folder = map(Path, sys.argv[1:])
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = count = 0
+    for name, image in photographs(root):
+        image.convert("RGB").save(folder / f"{name}.png", compress_level=1)
+        pixels, count = pixels + image.size[0] * image.size[1], count + 1
+    print(f"{count} photographs, {pixels / 1e6:.0f} megapixels in {folder}")
+
+
+if __name__ == "__main__":
+    main()
