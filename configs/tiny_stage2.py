@@ -5,12 +5,14 @@ from diffbir_jax.training.config import recipe
 
 def get_config(size="full"):
     changes = {
-        "data__batch": 8,
+        "data__batch": 4,
+        "noises": 2,
+        "channel_power": 0.5,
         "data__recipe": "codeformer+realesrgan",
         "conv_implementation": "winograd",
         "control_dropped": 0.2,
         "optimizer__learning_rate": 8e-4,
-        "steps": 4500,
+        "steps": 3200,
     }
     if size == "smoke":
         changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}

@@ -75,8 +75,8 @@ def load_model(name: str | Path = "tiny", task: str = "general", precision: str 
     """A model: "tiny", embedded in the package, a preset, or a model folder.
 
     Args:
-        name: of the model, or its folder. The presets "v1-general", "v1-face", "v2" and "v2.1" are downloaded and converted on first
-            use, see `diffbir_jax.weights.hub`.
+        name: of the model, or its folder. The presets "v1-general", "v1-face", "v2" and "v2.1" are downloaded and converted on
+            first use, see `diffbir_jax.weights.hub`.
         task: whose stage 1 is used: "general", "face" or "denoise".
         precision: how parameters are stored: "f32", or "bf16" at half the memory. On a CPU arithmetic stays in float32 either way,
             elsewhere "bf16" computes in bfloat16 too.

@@ -33,7 +33,10 @@ class RestoreOptions:
     sampler: str | None = _option(None, "how the steps are taken; None: as the model prefers", choices=SAMPLERS)
     start: str | None = _option(None, "noise, or stage 1's latent as far diffused; None: as the model prefers", choices=STARTS)
     strength: int | float | None = _option(
-        None, "share of the steps taken, the last ones; below 1 with --start condition; None: as the model prefers", least=0.01, most=1
+        None,
+        "share of the steps taken, the last ones; 1 if --start noise; None: as the model prefers",
+        least=0.01,
+        most=1,
     )
     prompt: str | None = _option(None, "what the photograph shows; None: as the model prefers")
     negative_prompt: str | None = _option(None, "what the result should not be like; None: as the model prefers")

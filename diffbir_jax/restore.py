@@ -1,4 +1,10 @@
-"""Restore photographs: writes OUTPUT/NAME.png for every input."""
+"""Restore photographs: writes OUTPUT/NAME.png for every input.
+
+For those who port or compare: --noise FILE.safetensors replays a trajectory with draws made elsewhere, x_T [1,c,h,w] and noise
+[steps,1,c,h,w], the last of which is multiplied by zero; --dump DIR writes DIR/NAME.safetensors with lq (what stage 1 saw), reg,
+cond_latent, context, z (after every step), decoded and fixed (with stage 1's colours). All are NCHW as PyTorch has them: images
+in [0, 1], latents scaled, h and w those of the padded image's latent.
+"""
 
 import sys
 import time

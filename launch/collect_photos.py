@@ -5,6 +5,7 @@ for package in *.deb; do dpkg-deb -x "$package" unpacked; done
 python launch/collect_photos.py unpacked PHOTOS
 """
 
+import contextlib
 import io
 import struct
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+JPEG = b"\xff\xd8\xff"
 RESOURCES = ("erase", "explore_farm_animals", "explore_monuments", "explore_world_animals", "explore_world_music")
 TESTED = {"crab", "red_panda", "citedeCarcassonne", "petra", "pontduGard", "chameleon", "hedgehog", "moose"}  # in tests/data/photos
 SOFT = ("Foggy-Trees", "Sea-of-Lanterns", "Yellow-Flower", "Red-Maple", "Peaks", "Bamboo", "Snow-Trees", "White-Flower",
@@ -44,23 +46,18 @@ def resources(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def largest_jpeg(packed: bytes) -> Image.Image:
     """The largest JPEG inside a file."""
-    starts = [i for i in range(len(packed) - 3) if packed[i : i + 3] == b"\xff\xd8\xff"] if len(packed) < 1 << 16 else []
-    at = packed.find(b"\xff\xd8\xff")
+    found, at = [], packed.find(JPEG)
     while at >= 0:
-        starts.append(at)
-        at = packed.find(b"\xff\xd8\xff", at + 3)
-    found = []
-    for start in starts:
-        try:
-            image = Image.open(io.BytesIO(packed[start:]))
+        with contextlib.suppress(OSError):
+            image = Image.open(io.BytesIO(packed[at:]))
             image.load()
             found.append(image)
-        except OSError:
-            continue
-    return max(found, key=lambda image: image.size[0] * image.size[1])
+        at = packed.find(JPEG, at + 1)
+    return max(found, key=lambda image: image.width * image.height)
 
 
 def photographs(root: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Name and image of every photograph; the soft ones are halved."""
     for path in sorted(root.rglob("*.rcc")):
         for name, content in resources(path) if path.stem in RESOURCES else ():
             stem = name.partition(".")[0]
@@ -70,8 +67,7 @@ def photographs(root: Path) -> Iterator[tuple[str, Image.Image]]:
                     yield f"{path.stem}_{stem}", image
     for path in sorted(root.rglob("*.edj")):
         if path.stem in SOFT:
-            image = largest_jpeg(path.read_bytes())
-            yield f"enlightenment_{path.stem}", image.reduce(2)
+            yield f"enlightenment_{path.stem}", largest_jpeg(path.read_bytes()).reduce(2)
     for path in sorted(root.rglob("backgrounds/mate/nature/*.jpg")):
         yield f"mate_{path.stem}", Image.open(path)
     for name in WALLPAPERS:
@@ -86,7 +82,7 @@ def main() -> None:
     pixels = count = 0
     for name, image in photographs(root):
         image.convert("RGB").save(folder / f"{name}.png", compress_level=1)
-        pixels, count = pixels + image.size[0] * image.size[1], count + 1
+        pixels, count = pixels + image.width * image.height, count + 1
     print(f"{count} photographs, {pixels / 1e6:.0f} megapixels in {folder}")
 
 

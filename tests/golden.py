@@ -15,6 +15,14 @@ def vectors(name: str) -> dict[str, np.ndarray]:
     return load_file(plain) if plain.exists() else load(unpack(plain.with_name(f"{plain.name}.xz").read_bytes()))
 
 
+def relative(name: str, ours, theirs) -> float:
+    """The relative L2 distance, which `pytest -rP` shows: `pytest -rP | grep relative` is the table of all vectors."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    distance = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    print(f"{name}: relative L2 {distance:.1e}")
+    return distance
+
+
 def pack(data: bytes) -> bytes:
     """Compresses floats: first the lowest byte of every number, last the highest, as these repeat."""
     planes = np.frombuffer(data + bytes(-len(data) % 4), np.uint8).reshape(-1, 4).T

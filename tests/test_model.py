@@ -92,6 +92,19 @@ def test_the_task_picks_stage1(small_model_folder, tmp_path):
         load_model(tmp_path, "denoise")
 
 
+def test_a_card_can_say_which_stage1_serves_a_task(small_model_folder, tmp_path):
+    for path in small_model_folder.glob("*.safetensors"):
+        (tmp_path / path.name).symlink_to(path)
+    write_card(tmp_path, read_card(small_model_folder) | {"tasks": {"denoise": "stage1", "face": "stage1_face"}})
+    assert load_model(tmp_path, "denoise").params.keys() == load_model(tmp_path).params.keys()
+    with pytest.raises(InputError, match="'face'; it has denoise, general"):
+        load_model(tmp_path, "face")
+
+
+def test_a_context_has_the_shape_that_is_compiled_for(text_model):
+    assert text_model.context("a cat").shape == (1, *text_model.context_shape)
+
+
 def test_bf16_halves_the_weights_and_changes_little(small_model_folder, small_model):
     half = load_model(small_model_folder, precision="bf16")
     assert {x.dtype for x in jax.tree.leaves(half.params)} == {jnp.dtype(jnp.bfloat16)}
@@ -100,6 +113,8 @@ def test_bf16_halves_the_weights_and_changes_little(small_model_folder, small_mo
 
 
 def test_wrong_names_are_refused(small_model_folder):
+    with pytest.raises(InputError, match="'v3' is neither embedded .tiny., nor a preset .v1-general, v1-face, v2, v2.1., nor"):
+        load_model("v3")
     with pytest.raises(InputError, match="task is 'video'; give general, face, denoise"):
         load_model(small_model_folder, task="video")
     with pytest.raises(InputError, match="precision is 'f8'"):

@@ -39,6 +39,7 @@ def photos(tmp_path_factory):
 
 def command(name: str, photos: Path, folder: Path, *more: str, workdir: str = "run") -> list[str]:
     shared = ["--config.data.crop=32", f"--config.data.folder={photos}", f"--config.model_folder={folder / 'model'}"]
+    shared += ["--config.conv_implementation=xla"]  # compiles faster
     where = ["--workdir", str(folder / workdir / name)]
     if "latent_channels" not in str(more) and name == "tiny_prior":
         more = ("--config.network.in_channels=2", "--config.network.out_channels=2", *more)

@@ -134,9 +134,20 @@ def _objective(config: ConfigDict, net: nn.Module, frozen: dict[str, nn.Module],
     if config.task == "stage1":
         return steps.stage1_objective(net, config.relative_loss)
     diffusion = (ZERO_SNR if sampling["zero_snr"] else SCALED_LINEAR, sampling["parameterisation"])
+    if config.channel_power and not frozen["autoencoder"].shortcut:
+        raise InputError(f"channel_power is {config.channel_power}, which needs an autoencoder with a shortcut; give 0")
     if config.task == "prior":
-        return steps.prior_objective(net, frozen["autoencoder"], *diffusion)
-    return steps.stage2_objective(net, frozen["unet"], frozen["autoencoder"], frozen["stage1"], *diffusion, config.control_dropped)
+        return steps.prior_objective(net, frozen["autoencoder"], *diffusion, config.noises, config.channel_power)
+    return steps.stage2_objective(
+        net,
+        frozen["unet"],
+        frozen["autoencoder"],
+        frozen["stage1"],
+        *diffusion,
+        config.noises,
+        config.channel_power,
+        config.control_dropped,
+    )
 
 
 def export(config: ConfigDict, net: nn.Module, others: dict[str, nn.Module], params: Any, batch: dict[str, Any]) -> None:

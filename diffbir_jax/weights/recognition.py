@@ -24,13 +24,10 @@ STRANGERS = {  # a part of a key -> what has it; the first that fits
     "input_hint_block.": "a plain ControlNet, whose condition is an image",
     "conditioner.embedders.": "Stable Diffusion XL",
     "cond_stage_model.transformer.text_model.": "Stable Diffusion 1",
-    "diffusion_model.joint_blocks.": "Stable Diffusion 3",
-    "transformer_blocks.0.attn1.": "a network of diffusers alone; give its folder, with config.json",
-    "text_model.encoder.layers.": "a text encoder of transformers alone; give the diffusers folder",
-    "mid_block.attentions.": "an autoencoder of diffusers alone; give its folder, with config.json",
+    "joint_blocks.": "Stable Diffusion 3",
+    "down_blocks.0.": "a network of diffusers alone: give its folder, with config.json",
+    "text_model.encoder.layers.": "a text encoder of transformers alone: give the diffusers folder",
     "body.0.rdb1.": "a Real-ESRGAN in BasicSR's names",
-    "layers.0.blocks.0.attn.": "a Swin transformer that classifies",
-    "optimizer": "a training state; give its model's weights",
 }
 
 
@@ -55,15 +52,13 @@ def recognise(state: State, head_dim: int | None = None) -> nn.Module:
             return recogniser(state)
     if "model.token_embedding.weight" in state:
         return text_encoder_of(state, head_dim)
-    raise InputError(f"none of DiffBIR's networks, but {looks_like(state)}")
+    raise InputError(f"none of DiffBIR's networks; its first keys are {', '.join(sorted(state)[:3])}")
 
 
-def looks_like(state: State) -> str:
-    """What a state that is not ours seems to be."""
-    for mark, what in STRANGERS.items():
-        if any(mark in key for key in state):
-            return what
-    return f"unknown (its first keys are {', '.join(sorted(state)[:3])})"
+def stranger(state: State) -> str:
+    """ " (it looks like …)" for a state that is known not to be ours, else ""."""
+    known = (what for mark, what in STRANGERS.items() if any(mark in key for key in state))
+    return next((f" (it looks like {what})" for what in known), "")
 
 
 def swinir_of(state: State) -> SwinIR:

@@ -13,7 +13,7 @@ from diffbir_jax.errors import InputError
 from diffbir_jax.models.swinir import SwinIR
 from diffbir_jax.types import Params
 from diffbir_jax.weights import released
-from diffbir_jax.weights.recognition import State, recognise
+from diffbir_jax.weights.recognition import State, recognise, stranger
 from diffbir_jax.weights.tables import diffusers
 from diffbir_jax.weights.torch_files import read_checkpoint
 from diffbir_jax.weights.torch_format import to_torch
@@ -66,7 +66,7 @@ def read_file(path: Path, head_dim: int | None = None) -> Source:
     """A released file: one network, Stable Diffusion's three, or version 1's everything.
 
     Raises:
-        InputError: the file cannot be read, is of no known network, or lacks something; both are named.
+        InputError: the file cannot be read, is of no known network, or lacks something; key, and what it looks like, are named.
     """
     held = read_checkpoint(path)
     groups, extras = _split(held.tensors)
@@ -79,7 +79,8 @@ def read_file(path: Path, head_dim: int | None = None) -> Source:
         try:
             part, unused = read_network(state, prefix, head_dim)
         except InputError as error:
-            raise InputError(f"{path}{f', {prefix}*' if prefix else ''}: {error}") from None
+            within = f", {prefix}*" if prefix else ""
+            raise InputError(f"{path}{within}: {error}{stranger(held.tensors)}") from None
         parts.append(part)
         extras |= {prefix + key: state[key] for key in unused}
     facts = {

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--recipe", default="codeformer")
     parser.add_argument("--seed", type=int, default=0, help="of the degradations")
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, help="denoising steps; as the model prefers if left out")
     parser.add_argument("--guided", type=float, default=5000.0, help="the strong guidance scale")
     parser.add_argument("--crops", type=int, default=26, help="how many crops")
     parser.add_argument("--sheet", type=Path, help="picture to write: one row for each of four crops")
@@ -85,7 +85,8 @@ def main() -> None:
         )  # fmt: skip
         if path.stem in SHOWN:
             shown.append(np.concatenate(list(images.values()), axis=1))
-    print(f"mean of {len(rows)} crops, recipe {args.recipe}, seed {args.seed}, {args.steps} steps")
+    steps = args.steps or model.defaults.get("steps", 50)
+    print(f"mean of {len(rows)} crops, recipe {args.recipe}, seed {args.seed}, {steps} steps")
     print("| | PSNR (dB) | over bicubic | Laplacian variance / original's, median | colour shift from stage 1 (of 255) |")
     print("| --- | --- | --- | --- | --- |")
     for name in rows[0]:

@@ -108,13 +108,13 @@ def nchw(x):
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(x), -1, 1)))
 
 
-def table_row(name, want, run, names, folder):
+def table_row(name, want, run, folder, names, *inputs):
     """Runs ours with the saved weights as they are, and stored in bfloat16; prints and checks the relative L2 distances."""
     want = [np.moveaxis(x.numpy(), 1, -1) if x.ndim == 4 else x.numpy() for x in want]
     errors = []
     for dtype in (np.float32, jnp.bfloat16):
         params = {n: load_network(folder, n, dtype, jax.device_put)[1] for n in names}
-        got = jax.jit(run)(params)
+        got = jax.jit(run)(params, *map(jnp.asarray, inputs))
         errors.append(max(float(np.linalg.norm(g - w) / np.linalg.norm(w)) for g, w in zip(got, want, strict=True)))
         del params
     print(f"\n| {name} | {errors[0]:.1e} | {errors[1]:.1e} |")
@@ -191,7 +191,7 @@ def test_swinir(sizes, saved):
     folder = saved("stage1", net)
     lq = np.random.default_rng(0).random((1, sizes.image, sizes.image, 3), np.float32)
     want = swinir(tensors(released(net, load_network(folder, "stage1")[1])), net, nchw(lq))
-    table_row("SwinIR", [want], lambda p: [net.apply({"params": p["stage1"]}, lq)], ["stage1"], folder)
+    table_row("SwinIR", [want], lambda p, lq: [net.apply({"params": p["stage1"]}, lq)], folder, ["stage1"], lq)
 
 
 @torch.no_grad()
@@ -207,11 +207,11 @@ def test_autoencoder(sizes, saved):
     want += [(module.decode(nchw(z / net.scaling_factor)).sample + 1) / 2]
     del module
     for i, (name, x) in enumerate((("encode", image), ("decode", z))):
-        run = partial(_autoencoder, net, name, x)
-        table_row(f"autoencoder, {name}", want[i : i + 1], run, ["autoencoder"], folder)
+        run = partial(_autoencoder, net, name)
+        table_row(f"autoencoder, {name}", want[i : i + 1], run, folder, ["autoencoder"], x)
 
 
-def _autoencoder(net, method, x, params):
+def _autoencoder(net, method, params, x):
     return [net.apply({"params": params["autoencoder"]}, x, method=method)]
 
 
@@ -226,12 +226,9 @@ def test_text_encoder(sizes, saved):
     tokens = Tokenizer()(PROMPTS)
     want = module(torch.from_numpy(tokens.astype(np.int64))).last_hidden_state
     del module
-    run = partial(_text, net, tokens)
-    table_row("text tower", [want], run, ["text_encoder"], folder)
-
-
-def _text(net, tokens, params):
-    return [net.apply({"params": params["text_encoder"]}, tokens)]
+    table_row(
+        "text tower", [want], lambda p, tokens: [net.apply({"params": p["text_encoder"]}, tokens)], folder, ["text_encoder"], tokens
+    )
 
 
 @torch.no_grad()
@@ -246,11 +243,11 @@ def test_controlled_unet(sizes, saved):
     context, t = rng.standard_normal((1, 77, net.context_dim), np.float32), np.array([601])
     want = _their_eps(net, branch, folder, *map(nchw, (z_t, cond)), torch.from_numpy(context), torch.from_numpy(t))
 
-    def run(params):
-        control = branch.apply({"params": params["control"]}, z_t, jnp.asarray(t), context, cond)
-        return [net.apply({"params": params["unet"]}, z_t, jnp.asarray(t), context, control)]
+    def run(params, z_t, t, context, cond):
+        control = branch.apply({"params": params["control"]}, z_t, t, context, cond)
+        return [net.apply({"params": params["unet"]}, z_t, t, context, control)]
 
-    table_row("controlled UNet", [want], run, ["unet", "control"], folder)
+    table_row("controlled UNet", [want], run, folder, ["unet", "control"], z_t, t, context, cond)
 
 
 def _their_eps(net, branch, folder, z_t, cond, context, t):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import vectors
+from golden import relative, vectors
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.attention import attention
@@ -43,7 +43,7 @@ def test_the_prediction_is_the_originals(golden, name, strength):
     inputs = nhwc(tensors["in.z_t"]), jnp.asarray(tensors["in.t"].astype(np.int32)), jnp.asarray(tensors["in.context"])
     eps = jax.jit(lambda p, *x: NET.apply({"params": p}, *x))(params, *inputs, control)
     want = nhwc(tensors[f"out.{name}"])
-    assert jnp.linalg.norm(eps - want) < 1e-5 * jnp.linalg.norm(want)
+    assert relative(f"unet_control {name}", eps, want) < 1e-5
 
 
 def test_weights_survive_the_round_trip(golden):

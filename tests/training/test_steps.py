@@ -53,6 +53,52 @@ def test_a_network_that_knows_the_image_has_no_diffusion_loss(parameterisation):
     assert silent == pytest.approx(1, abs=0.3)
 
 
+def test_channels_weigh_by_their_energy_in_the_image():
+    autoencoder = {"decoder_shortcut": {"kernel": jnp.array([[4.0, 0, 0], [0, 2, 0], [0, 0, 0.0]])}}
+    np.testing.assert_allclose(steps.channel_weights(autoencoder, 0.5), [2, 1, 0])
+    assert steps.channel_weights({}, 0.0) == 1
+    z0 = jnp.zeros((4, 8, 8, 3))
+    off = lambda z, t: z / SCALED_LINEAR.scales(t[:, None, None, None])[1] + jnp.array([0, 0, 1.0])[None, None, None]  # noqa: E731
+    wrong, _ = steps.diffusion_loss(SCALED_LINEAR, "eps", off, z0, jax.random.key(0))
+    unseen, _ = steps.diffusion_loss(SCALED_LINEAR, "eps", off, z0, jax.random.key(0), jnp.array([2.0, 1, 0]))
+    assert wrong == pytest.approx(1 / 3, rel=1e-4) and unseen == pytest.approx(0, abs=1e-6)
+
+
+class Shift(nn.Module):
+    """A network of one number: it adds that, as stage 1 and as control branch; as autoencoder it is the identity."""
+
+    @nn.compact
+    def __call__(self, x, *rest):
+        x = x + self.param("by", nn.initializers.zeros, ())
+        return (x,) if len(rest) == 3 else x
+
+    def encode(self, image):
+        return image
+
+
+class Sum(nn.Module):
+    """A UNet whose prediction is its number plus the control."""
+
+    @nn.compact
+    def __call__(self, z_t, t, context, control):
+        return self.param("by", nn.initializers.zeros, ()) + control[0]
+
+
+@pytest.mark.parametrize("dropped", [0.0, 1 - 1e-9])
+def test_the_prior_learns_along_only_where_control_is_dropped(dropped):
+    """Without dropping, the UNet is frozen; with everything dropped, the control branch gets no gradient."""
+    objective = steps.stage2_objective(Shift(), Sum(), Shift(), Shift(), SCALED_LINEAR, "v", noises=3, dropped=dropped)
+    number = {"by": jnp.ones(())}
+    frozen = {"stage1": number, "autoencoder": {}, "unet": number}
+    params = {"control": number, "unet": number} if dropped else number
+    image = jax.random.uniform(jax.random.key(0), (2, 4, 4, 3))
+    gradient = jax.grad(lambda p: objective(p, frozen, {"hq": image, "lq": image}, jax.random.key(1))[0])(params)
+    if not dropped:
+        assert gradient["by"] != 0
+    else:
+        assert gradient["control"]["by"] == 0 and gradient["unet"]["by"] != 0
+
+
 def test_the_relative_loss_weighs_mild_and_strong_damage_alike():
     class Brighten(nn.Module):
         @nn.compact

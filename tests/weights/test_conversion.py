@@ -8,6 +8,7 @@ import pytest
 from released_files import HEAD_DIM, LAYOUTS, released_state, same, write_released
 
 from diffbir_jax.errors import InputError
+from diffbir_jax.models.tokenizer import Tokenizer
 from diffbir_jax.weights.conversion import to_diffusers, to_jax, to_torch
 from diffbir_jax.weights.folder import read_card
 from diffbir_jax.weights.registry import PRESETS
@@ -140,12 +141,21 @@ def test_damage_is_named(tmp_path, files, file, change, message):
     (["lora_unet_down.alpha"], "a LoRA"),
     (["conditioner.embedders.0.x"], "Stable Diffusion XL"),
     (["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"], "diffusers alone"),
-    (["fc.weight", "layer1.0.conv1.weight"], "unknown .its first keys are fc.weight"),
+    (["fc.weight", "layer1.0.conv1.weight"], "its first keys are fc.weight, layer1"),
 ])  # fmt: skip
 def test_strangers_are_told_what_they_look_like(tmp_path, keys, what):
     write_state(tmp_path / "x.safetensors", {key: np.zeros(1) for key in keys})
     with pytest.raises(InputError, match=what):
         convert(tmp_path / "x.safetensors", tmp_path / "ours")
+
+
+def test_stable_diffusion_1_is_told_from_2(tmp_path, files):
+    def older(state):
+        state = {k: v for k, v in state.items() if not k.startswith("cond_stage_model.")}
+        return _conv_projections(state) | {"cond_stage_model.transformer.text_model.embeddings.position_ids": np.zeros(77)}
+
+    with pytest.raises(InputError, match="proj_in.weight' has shape .*it looks like Stable Diffusion 1"):
+        convert(files("v2-1_512-ema-pruned.ckpt", older, "older.safetensors"), tmp_path / "ours")
 
 
 def test_a_network_in_anothers_place_and_networks_of_two_models(tmp_path, files):
@@ -184,6 +194,30 @@ def test_the_diffusers_folder_there_and_back(tmp_path, files):
     assert json.loads((tmp_path / "back/unet/config.json").read_text())["use_linear_projection"] is False
 
 
+@pytest.mark.witness
+@pytest.mark.filterwarnings("default")
+def test_diffusers_and_transformers_load_the_folder(tmp_path, files):
+    diffusers, transformers = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
+    convert(files("v2-1_512-ema-pruned.ckpt"), tmp_path / "ours")
+    to_diffusers(tmp_path / "ours", tmp_path / "theirs", report=lambda line: None)
+    for cls, name in (
+        (diffusers.UNet2DConditionModel, "unet"),
+        (diffusers.AutoencoderKL, "vae"),
+        (transformers.CLIPTextModel, "text_encoder"),
+    ):
+        net, told = cls.from_pretrained(tmp_path / "theirs" / name, output_loading_info=True)
+        assert not any(told.values()), (name, told)
+    assert net.config.num_hidden_layers == 2 and net.dtype.is_floating_point
+    # no "!": it is their padding, a special token, as in the released folder
+    texts = ["", "A photo of a cat's face — très naïve 4K  日本", "low quality, blurry"]
+    tokens = transformers.CLIPTokenizer.from_pretrained(tmp_path / "theirs" / "tokenizer")(
+        texts, padding="max_length", max_length=77
+    )
+    assert np.array_equal(tokens["input_ids"], Tokenizer()(texts))
+    scheduler = diffusers.DDIMScheduler.from_pretrained(tmp_path / "theirs" / "scheduler")
+    assert scheduler.config.prediction_type == "epsilon" and len(scheduler.betas) == 1000
+
+
 def _old_attention(state):
     names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
     for new, old in names.items():
@@ -192,7 +226,8 @@ def _old_attention(state):
 
 
 def _conv_projections(state):
-    return {k: x[:, :, None, None] if k.endswith(("proj_in.weight", "proj_out.weight")) else x for k, x in state.items()}
+    names = ("proj_in.weight", "proj_out.weight")
+    return {k: x[:, :, None, None] if k.endswith(names) and x.ndim == 2 else x for k, x in state.items()}
 
 
 def test_the_prior_of_diffusers_goes_to_the_original(tmp_path, files):
@@ -214,3 +249,20 @@ def test_without_pytorch(tmp_path, files, monkeypatch):
     with pytest.raises(InputError, match=r"pip install diffbir_jax\[torch\]"):
         to_torch(tmp_path / "ours", tmp_path / "theirs", "pth")
     assert not (tmp_path / "theirs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["v2-1_512-ema-pruned.ckpt", "v2.pth"])
+def test_the_released_sizes_there_and_back(tmp_path, file):
+    """Needs PyTorch, 7 GB of memory and 16 GB of disk."""
+    torch = pytest.importorskip("torch")
+    source = write_released(tmp_path, file, small=False)
+    to_jax([source], tmp_path / "ours")
+    to_torch(tmp_path / "ours", tmp_path / "theirs")
+    want, got = (torch.load(folder / file, weights_only=True, mmap=True) for folder in (tmp_path, tmp_path / "theirs"))
+    want, got = want.get("state_dict", want), got.get("state_dict", got)
+    assert got.keys() == want.keys()
+    for key, x in want.items():
+        assert same({key: got[key].numpy()}, {key: x.numpy()})
+    for path in (source, *(tmp_path / "ours").iterdir(), *(tmp_path / "theirs").iterdir()):
+        path.unlink()

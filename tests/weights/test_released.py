@@ -153,7 +153,7 @@ def test_heads_that_do_not_fit_ask_for_their_size():
 
 
 def test_another_network_is_refused():
-    with pytest.raises(InputError, match="none of DiffBIR's networks, but unknown .its first keys are x"):
+    with pytest.raises(InputError, match="none of DiffBIR's networks; its first keys are x"):
         recognise({"x": np.zeros(1)})
 
 
