@@ -18,7 +18,6 @@ def get_config(size="full"):
     changes = {
         "data__recipe": "",
         "data__batch": 8,
-        "channel_power": 0.5,
         "conv_implementation": "winograd",
         "optimizer__learning_rate": 1e-3,
         "optimizer__final": 0.3,

@@ -7,7 +7,6 @@ def get_config(size="full"):
     changes = {
         "data__batch": 4,
         "noises": 2,
-        "channel_power": 0.5,
         "data__recipe": "codeformer+realesrgan",
         "conv_implementation": "winograd",
         "control_dropped": 0.2,

@@ -197,24 +197,28 @@ def fit_shortcut(net: AutoencoderKL, params: Params, images: Image) -> dict[str,
     return {**params, "quant_conv": quant} | jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), shortcuts)
 
 
-def whiten(net: AutoencoderKL, params: Params, images: Image) -> dict[str, Any]:
-    """The same autoencoder with latent channels of mean 0 and deviation 1 on `images`: the scale at which v prediction starts best.
+def balance(net: AutoencoderKL, params: Params, images: Image) -> dict[str, Any]:
+    """The same autoencoder with latent channels of mean 0 and, on `images`, variances in proportion to their share in the image.
 
-    Only linear layers change; `net` has a shortcut, which takes up the means.
+    The share is the deviation that a channel gives the image. Were all variances equal, noise on the few channels that carry
+    brightness and colour would be far more visible than on the others; were deviations as the shares, the fine ones would drown in
+    noise. The mean variance is 1. Only linear layers change; `net` has a shortcut, which takes up the means.
     """
     mean, _ = net.apply({"params": params}, images, method="moments")
     middle, deviation = mean.mean((0, 1, 2)), mean.std((0, 1, 2))
-    scale = jnp.concatenate([1 / deviation, jnp.ones_like(deviation)])
-    shift = jnp.concatenate([jnp.zeros_like(deviation), -2 * jnp.log(deviation)])
     quant, post = params["quant_conv"], params["post_quant_conv"]
     into, out = params["encoder_shortcut"], params["decoder_shortcut"]
+    share = deviation * jnp.linalg.norm(out["kernel"], axis=1)
+    factor = jnp.sqrt(share / share.mean()) / deviation
+    scale = jnp.concatenate([factor, jnp.ones_like(factor)])
+    shift = jnp.concatenate([jnp.zeros_like(factor), 2 * jnp.log(factor)])
     changed = {
         "quant_conv": {"kernel": quant["kernel"] * scale[None, None, None], "bias": quant["bias"] * scale + shift},
-        "encoder_shortcut": {"kernel": into["kernel"] / deviation[None], "bias": (into["bias"] - middle) / deviation},
+        "encoder_shortcut": {"kernel": into["kernel"] * factor[None], "bias": (into["bias"] - middle) * factor},
         "post_quant_conv": {
-            "kernel": post["kernel"] * deviation[None, None, :, None],
+            "kernel": post["kernel"] / factor[None, None, :, None],
             "bias": post["bias"] + middle @ post["kernel"][0, 0],
         },
-        "decoder_shortcut": {"kernel": out["kernel"] * deviation[:, None], "bias": out["bias"] + middle @ out["kernel"]},
+        "decoder_shortcut": {"kernel": out["kernel"] / factor[:, None], "bias": out["bias"] + middle @ out["kernel"]},
     }
     return {**params, **changed}

@@ -59,7 +59,6 @@ def recipe(task: str, network: dict[str, Any], **changes: Any) -> ConfigDict:
         config.relative_loss = False  # divide an image's error by its input's
     if task in ("prior", "stage2"):
         config.noises = 1  # times that a batch's images are used, each with a step and noise of their own
-        config.channel_power = 0.0  # above 0 latent channels weigh by their energy in the image, to this power (needs a shortcut)
     if task == "stage2":
         config.control_dropped = 0.0  # above 0 the prior learns along, and this share of the images is seen without control
     if task == "prior":
@@ -95,8 +94,6 @@ def check(config: ConfigDict) -> None:
         raise InputError(f"optimizer.ema is {config.optimizer.ema}; give 0 to below 1, for example 0.999")
     if config.get("noises", 1) < 1:
         raise InputError(f"noises is {config.noises}; give 1 or more")
-    if config.get("channel_power", 0) < 0:
-        raise InputError(f"channel_power is {config.channel_power}; give 0 or more")
     if not 0 <= config.get("control_dropped", 0) < 1:
         raise InputError(f"control_dropped is {config.control_dropped}; give 0 to below 1, for example 0.3")
     if config.conv_implementation not in IMPLEMENTATIONS:

@@ -19,7 +19,7 @@ from diffbir_jax.data.sources import open_source
 from diffbir_jax.degradation.recipes import find_recipe
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR
 from diffbir_jax.errors import InputError
-from diffbir_jax.models.autoencoder import fit_shortcut, whiten
+from diffbir_jax.models.autoencoder import balance, fit_shortcut
 from diffbir_jax.models.control import LAControlNet, control_from_unet
 from diffbir_jax.models.unet import UNetEncoder
 from diffbir_jax.training import steps
@@ -28,7 +28,7 @@ from diffbir_jax.training.config import TASKS, check
 from diffbir_jax.training.state import init_state, make_optimizer
 from diffbir_jax.weights.folder import load_network, network, read_card, save_network, write_card
 
-SHORTCUT_BATCHES = 32
+SAMPLE_BATCHES = 32
 FROZEN = {"autoencoder": (), "prior": ("autoencoder",), "stage1": (), "stage2": ("unet", "autoencoder", "stage1")}
 
 
@@ -49,11 +49,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
     modules = {name: module for name, (module, _) in frozen.items()}
     if config.get("control_dropped"):
         params = {"control": params, "unet": frozen.pop("unet")[1]}
-    if config.task == "autoencoder" and net.shortcut and not config.start_from:
-        fitting = _batches(config)
-        params = fit_shortcut(
-            net, params, jnp.concatenate([batch["hq"] for batch, _ in zip(fitting, range(SHORTCUT_BATCHES), strict=False)])
-        )
+    sample = None
+    if config.task == "autoencoder":
+        sample = jnp.concatenate([batch["hq"] for batch, _ in zip(_batches(config), range(SAMPLE_BATCHES), strict=False)])
+        params = params if config.start_from or not net.shortcut else fit_shortcut(net, params, sample)
     sampling = read_card(folder)["sampling"] if config.task == "stage2" else config.to_dict().get("sampling")
     objective = _objective(config, net, modules, sampling)
     optimizer = make_optimizer(config.optimizer, config.steps)
@@ -77,7 +76,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         report.add(number, metrics)
         if number % config.checkpoint_every == 0 or number == config.steps:
             checkpoints.save(state, batches.get_state())
-            export(config, net, modules, state.ema, batch)
+            export(config, net, modules, state.ema, sample)
     report.close()
     checkpoints.close()
 
@@ -134,10 +133,8 @@ def _objective(config: ConfigDict, net: nn.Module, frozen: dict[str, nn.Module],
     if config.task == "stage1":
         return steps.stage1_objective(net, config.relative_loss)
     diffusion = (ZERO_SNR if sampling["zero_snr"] else SCALED_LINEAR, sampling["parameterisation"])
-    if config.channel_power and not frozen["autoencoder"].shortcut:
-        raise InputError(f"channel_power is {config.channel_power}, which needs an autoencoder with a shortcut; give 0")
     if config.task == "prior":
-        return steps.prior_objective(net, frozen["autoencoder"], *diffusion, config.noises, config.channel_power)
+        return steps.prior_objective(net, frozen["autoencoder"], *diffusion, config.noises)
     return steps.stage2_objective(
         net,
         frozen["unet"],
@@ -145,21 +142,20 @@ def _objective(config: ConfigDict, net: nn.Module, frozen: dict[str, nn.Module],
         frozen["stage1"],
         *diffusion,
         config.noises,
-        config.channel_power,
         config.control_dropped,
     )
 
 
-def export(config: ConfigDict, net: nn.Module, others: dict[str, nn.Module], params: Any, batch: dict[str, Any]) -> None:
-    """Writes the averaged parameters to the model folder; an autoencoder's scaling factor makes its latents' deviation 1."""
+def export(config: ConfigDict, net: nn.Module, others: dict[str, nn.Module], params: Any, sample: jax.Array | None) -> None:
+    """Writes the averaged parameters to the model folder; an autoencoder's scaling makes the latents of `sample` of deviation 1."""
     folder = Path(config.model_folder)
     if config.get("control_dropped"):
         save_network(folder, "unet", others["unet"], jax.device_get(params["unet"]))
         params = params["control"]
     if config.task == "autoencoder" and net.shortcut:
-        params, net = whiten(net, params, batch["hq"]), net.clone(scaling_factor=1.0)
+        params, net = balance(net, params, sample), net.clone(scaling_factor=1.0)
     elif config.task == "autoencoder":
-        mean, _ = net.apply({"params": params}, batch["hq"], method="moments")
+        mean, _ = net.apply({"params": params}, sample, method="moments")
         net = net.clone(scaling_factor=round(1 / float(mean.std()), 5))
     save_network(folder, TASKS[config.task], net, jax.device_get(params))
     if config.task == "prior":

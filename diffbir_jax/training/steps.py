@@ -12,7 +12,6 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
 from diffbir_jax.diffusion.schedule import Schedule
@@ -64,45 +63,27 @@ def stage1_objective(net: nn.Module, relative: bool = False) -> Objective:
     return objective
 
 
-def channel_weights(autoencoder: Mapping[str, PyTree], power: float) -> Float[Array, "c"] | float:
-    """What an error in each latent channel weighs, 1 on average: the energy the autoencoder's shortcut makes of it, to a power.
-
-    In latents of deviation 1 in every channel the few that carry brightness and colour would count no more than the finest detail.
-    """
-    if not power:
-        return 1.0
-    energy = jnp.sum(autoencoder["decoder_shortcut"]["kernel"] ** 2, axis=1) ** power
-    return energy / jnp.mean(energy)
-
-
-def diffusion_loss(
-    schedule: Schedule, parameterisation: str, predict: Callable, z0: Latent, key: Key[Array, ""], weights: ArrayLike = 1.0
-):
-    """Mean squared error of the predicted eps or v at a uniformly drawn step (DiffBIR, equation 2), channels weighted."""
+def diffusion_loss(schedule: Schedule, parameterisation: str, predict: Callable, z0: Latent, key: Key[Array, ""]):
+    """Mean squared error of the predicted eps or v at a uniformly drawn step (DiffBIR, equation 2)."""
     key_t, key_eps = jax.random.split(key)
     t = jax.random.randint(key_t, (len(z0),), 0, len(schedule.betas))
     eps = jax.random.normal(key_eps, z0.shape)
     signal, noise = schedule.scales(t[:, None, None, None])
     z_t = signal * z0 + noise * eps
     target = eps if parameterisation == "eps" else signal * eps - noise * z0
-    weights = jnp.broadcast_to(weights, z0.shape[-1:])[None, None, None]
-    loss = jnp.mean(weights * (predict(z_t, t) - target) ** 2, axis=(1, 2, 3))
+    loss = jnp.mean((predict(z_t, t) - target) ** 2, axis=(1, 2, 3))
     late = (t < len(schedule.betas) // 4).astype(jnp.float32)
     return jnp.mean(loss), {"loss_t_below_250": jnp.sum(loss * late) / jnp.maximum(jnp.sum(late), 1)}
 
 
 def prior_objective(
-    unet: nn.Module, autoencoder: nn.Module, schedule: Schedule, parameterisation: str, noises: int = 1, power: float = 0.0
+    unet: nn.Module, autoencoder: nn.Module, schedule: Schedule, parameterisation: str, noises: int = 1
 ) -> Objective:
-    """The latent diffusion prior without text, on clean images' latents, each at `noises` steps with noise of their own.
-
-    `power`: see `channel_weights`.
-    """
+    """The latent diffusion prior without text, on clean images' latents, each at `noises` steps with noise of their own."""
 
     def objective(params, frozen, batch, key):
         z0 = autoencoder.apply({"params": frozen["autoencoder"]}, batch["hq"], method="encode").repeat(noises, 0)
-        weights = channel_weights(frozen["autoencoder"], power)
-        return diffusion_loss(schedule, parameterisation, lambda z, t: unet.apply({"params": params}, z, t, None), z0, key, weights)
+        return diffusion_loss(schedule, parameterisation, lambda z, t: unet.apply({"params": params}, z, t, None), z0, key)
 
     return objective
 
@@ -115,13 +96,11 @@ def stage2_objective(
     schedule: Schedule,
     parameterisation: str,
     noises: int = 1,
-    power: float = 0.0,
     dropped: float = 0.0,
 ) -> Objective:
     """The control branch alone learns; its condition is the encoded output of stage 1 (DiffBIR, section 3.2).
 
-    Each image counts at `noises` steps with noise of their own: what the frozen networks make of it is used so often. `power`: see
-    `channel_weights`.
+    Each image counts at `noises` steps with noise of their own: what the frozen networks make of it is used so often.
 
     With `dropped` above 0 the prior learns along, for models too small to have a good one: `params` are {"control", "unet"}, and
     this share of the images is predicted without control, so that the UNet stays a prior.
@@ -139,8 +118,7 @@ def stage2_objective(
             signals = control.apply({"params": params["control"]}, z_t, t, None, cond_latent)
             return unet.apply({"params": params["unet"]}, z_t, t, None, tuple(kept * s for s in signals) if dropped else signals)
 
-        weights = channel_weights(params["autoencoder"], power)
-        loss, metrics = diffusion_loss(schedule, parameterisation, predict, z0, key, weights)
+        loss, metrics = diffusion_loss(schedule, parameterisation, predict, z0, key)
         return loss, metrics | {"cond_distance": jnp.mean((z0 - cond_latent) ** 2)}
 
     return objective

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from golden import relative, vectors
 
-from diffbir_jax.models.autoencoder import AutoencoderKL
+from diffbir_jax.models.autoencoder import AutoencoderKL, balance, fit_shortcut
 from diffbir_jax.weights.tables.autoencoder import rows
 from diffbir_jax.weights.torch_format import from_torch, to_torch
 
@@ -77,3 +77,15 @@ def test_bfloat16_inside_float32_at_the_borders():
     net = AutoencoderKL(channels=(8, 8), blocks=1, groups=4, dtype=jnp.bfloat16)
     image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
     assert jax.eval_shape(lambda p, x: net.apply({"params": p}, x), shapes(net), image).dtype == jnp.float32
+
+
+def test_balancing_keeps_the_images_and_makes_variances_the_shares_in_them():
+    net = AutoencoderKL(channels=(8, 8), blocks=1, groups=4, mid_attention=False, scaling_factor=1.0, shortcut=True)
+    image = jnp.asarray(np.random.default_rng(0).random((4, 16, 16, 3), np.float32))
+    params = fit_shortcut(net, net.init(jax.random.key(0), image)["params"], image)
+    balanced = balance(net, params, image)
+    before, after = (net.apply({"params": p}, image, method="encode") for p in (params, balanced))
+    np.testing.assert_allclose(*(net.apply({"params": p}, image) for p in (params, balanced)), atol=1e-5)
+    np.testing.assert_allclose(after.mean((0, 1, 2)), 0, atol=1e-5)
+    share = before.std((0, 1, 2)) * jnp.linalg.norm(params["decoder_shortcut"]["kernel"], axis=1)
+    np.testing.assert_allclose(after.var((0, 1, 2)), share / share.mean(), rtol=1e-3)

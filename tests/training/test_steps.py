@@ -53,17 +53,6 @@ def test_a_network_that_knows_the_image_has_no_diffusion_loss(parameterisation):
     assert silent == pytest.approx(1, abs=0.3)
 
 
-def test_channels_weigh_by_their_energy_in_the_image():
-    autoencoder = {"decoder_shortcut": {"kernel": jnp.array([[4.0, 0, 0], [0, 2, 0], [0, 0, 0.0]])}}
-    np.testing.assert_allclose(steps.channel_weights(autoencoder, 0.5), [2, 1, 0])
-    assert steps.channel_weights({}, 0.0) == 1
-    z0 = jnp.zeros((4, 8, 8, 3))
-    off = lambda z, t: z / SCALED_LINEAR.scales(t[:, None, None, None])[1] + jnp.array([0, 0, 1.0])[None, None, None]  # noqa: E731
-    wrong, _ = steps.diffusion_loss(SCALED_LINEAR, "eps", off, z0, jax.random.key(0))
-    unseen, _ = steps.diffusion_loss(SCALED_LINEAR, "eps", off, z0, jax.random.key(0), jnp.array([2.0, 1, 0]))
-    assert wrong == pytest.approx(1 / 3, rel=1e-4) and unseen == pytest.approx(0, abs=1e-6)
-
-
 class Shift(nn.Module):
     """A network of one number: it adds that, as stage 1 and as control branch; as autoencoder it is the identity."""
 
