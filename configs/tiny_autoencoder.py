@@ -1,4 +1,9 @@
-"""The embedded model's autoencoder (factor 8, 48 channels)."""
+"""The embedded model's autoencoder (factor 8, 48 channels).
+
+python -m diffbir_jax.train --config configs/tiny_autoencoder.py --workdir workdir/autoencoder --config.data.folder=PHOTOS
+
+Hardware: one CPU core, 2 s a step, half an hour. The shipped weights saw 800 steps: 40 dB on crops of the training photographs.
+"""
 
 from diffbir_jax.training.config import recipe
 
@@ -13,7 +18,7 @@ def get_config(size="full"):
         "mid_attention": False,
         "shortcut": True,
     }
-    changes = {"data__recipe": "", "data__crop": 64, "data__batch": 8, "optimizer__learning_rate": 2e-3, "steps": 2400}
+    changes = {"data__recipe": "", "data__crop": 64, "data__batch": 8, "optimizer__learning_rate": 2e-3, "steps": 1000}
     if size == "smoke":
         changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
     return recipe("autoencoder", network, **changes)

@@ -1,4 +1,9 @@
-"""The embedded model's diffusion prior, without text, on the latents of clean photographs."""
+"""The embedded model's diffusion prior, without text, on the latents of clean photographs.
+
+python -m diffbir_jax.train --config configs/tiny_prior.py --workdir workdir/prior --config.data.folder=PHOTOS
+
+Hardware: one CPU core, 1 s a step, half an hour. The shipped weights saw 800 steps of it, and learnt on in stage 2.
+"""
 
 from diffbir_jax.training.config import recipe
 

@@ -1,4 +1,10 @@
-"""The embedded model's stage 1: a small SwinIR that adds to its input."""
+"""The embedded model's stage 1: a small SwinIR that adds to its input.
+
+python -m diffbir_jax.train --config configs/tiny_stage1.py --workdir workdir/stage1 --config.data.folder=PHOTOS
+
+Hardware: one CPU core, 1 s a step, 100 minutes. The shipped weights saw 4000 steps of 16 crops of 64 pixels by the recipe
+codeformer, then 3000 steps of this: 0.8 dB better than their input on crops of the training photographs.
+"""
 
 from diffbir_jax.training.config import recipe
 

@@ -1,4 +1,10 @@
-"""The embedded model's control branch, on pairs of clean photographs and stage 1's restorations."""
+"""The embedded model's control branch, on pairs of clean photographs and stage 1's restorations; its prior learns along.
+
+python -m diffbir_jax.train --config configs/tiny_stage2.py --workdir workdir/stage2 --config.data.folder=PHOTOS
+
+Hardware: two CPU cores, 1.2 s a step, an hour. The shipped weights saw 1200 steps with latents of equal variance in every channel,
+then 1400 with the autoencoder's balanced ones.
+"""
 
 from diffbir_jax.training.config import recipe
 
@@ -11,7 +17,7 @@ def get_config(size="full"):
         "conv_implementation": "winograd",
         "control_dropped": 0.2,
         "optimizer__learning_rate": 8e-4,
-        "steps": 3200,
+        "steps": 3000,
     }
     if size == "smoke":
         changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}

@@ -47,6 +47,11 @@ class Model:
         return self.nets["unet"].context_dim is not None
 
     @property
+    def casts(self) -> bool:
+        """Whether weights are stored in another type than they are used in: bf16 on a CPU."""
+        return any(x.dtype != self.nets["unet"].dtype for x in jax.tree.leaves(self.params["unet"]))
+
+    @property
     def context_shape(self) -> tuple[int, int]:
         """Tokens and width of a text's context."""
         tower = read_card(self.folder)["networks"].get("text_encoder", {})

@@ -23,6 +23,8 @@ from diffbir_jax.types import Image, Latent
 LEAST_SIDE = 16
 SAMPLERS = {"ddpm": samplers.ddpm, "ddim": samplers.ddim}
 ROWS = {"ddpm": spaced, "ddim": ddim_rows}
+# With it, and barriers around the networks, a weight that is stored in another type is cast when it is used, not all at once.
+MEMORY_FIRST = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 class Draws(NamedTuple):
@@ -237,12 +239,14 @@ def program(model: Model, shape: Size, plan: Plan) -> Callable[..., tuple[Image,
         shapes = Draws(latent, (plan.rows, *latent))
         knobs = knobs._replace(draws=Draws(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
     frame = jax.ShapeDtypeStruct((1, *shape, 3), jnp.float32)
-    return jax.jit(functools.partial(_sample, model, plan)).lower(model.params, frame, knobs).compile()
+    lowered = jax.jit(functools.partial(_sample, model, plan)).lower(model.params, frame, knobs)
+    return lowered.compile(compiler_options=MEMORY_FIRST if model.casts else None)
 
 
 def _sample(model: Model, plan: Plan, params: dict[str, Any], reg: Image, knobs: Knobs) -> tuple[Image, dict[str, Array]]:
     def call(name: str, *inputs: Any, method: str | None = None) -> Any:
-        return model.nets[name].apply({"params": params[name]}, *inputs, method=method)
+        held, inputs = jax.lax.optimization_barrier((params[name], inputs)) if model.casts else (params[name], inputs)
+        return model.nets[name].apply({"params": held}, *inputs, method=method)
 
     cond_latent = call("autoencoder", reg, method="encode")
 
