@@ -1,6 +1,6 @@
 """Measures a model on the 26 crops of tests/data/photos, none of which it was trained on: the table and the picture of README.
 
-python tests/benchmarks/quality.py [--model tiny] [--recipe codeformer] [--guided 5000] [--sheet SHEET.jpg]
+python tests/benchmarks/quality.py [--model tiny] [--recipe codeformer] [--guided 20000] [--sheet SHEET.jpg]
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="codeformer")
     parser.add_argument("--seed", type=int, default=0, help="of the degradations")
     parser.add_argument("--steps", type=int, help="denoising steps; as the model prefers if left out")
-    parser.add_argument("--guided", type=float, default=5000.0, help="the strong guidance scale")
+    parser.add_argument("--guided", type=float, default=20000.0, help="the strong guidance scale")
     parser.add_argument("--crops", type=int, default=26, help="how many crops")
     parser.add_argument("--sheet", type=Path, help="picture to write: one row for each of four crops")
     args = parser.parse_args()
@@ -92,7 +92,7 @@ def main() -> None:
     for name in rows[0]:
         values = np.array([row[name] for row in rows])
         gain = np.mean(values[:, 0] - [row["bicubic"][0] for row in rows])
-        print(f"| {name} | {values[:, 0].mean():.2f} | {gain:+.2f} | {np.median(values[:, 1]):.2f} | {values[:, 2].mean():.2f} |")
+        print(f"| {name} | {values[:, 0].mean():.2f} | {gain:+.2f} | {np.median(values[:, 1]):.3f} | {values[:, 2].mean():.2f} |")
     if args.sheet:
         cv2.imwrite(str(args.sheet), titled(np.concatenate(shown), list(images)))
 
