@@ -16,7 +16,7 @@ def direct(x, kernel):
 @pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 2)])
 def test_winograd_is_the_convolution_with_its_gradients(size):
     rng = np.random.default_rng(0)
-    x, kernel = rng.standard_normal((2, *size, 6), np.float32), rng.standard_normal((3, 3, 6, 5), np.float32)
+    x, kernel = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in ((2, *size, 6), (3, 3, 6, 5)))
     out, back = jax.vjp(direct, x, kernel)
     fast, fast_back = jax.vjp(winograd, x, kernel)
     for ours, theirs in ((fast, out), *zip(fast_back(out), back(out), strict=True)):
