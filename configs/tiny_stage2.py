@@ -3,7 +3,7 @@
 python -m diffbir_jax.train --config configs/tiny_stage2.py --workdir workdir/stage2 --config.data.folder=PHOTOS
 
 Hardware: two CPU cores, 1.2 s a step, an hour. The shipped weights saw 1200 steps with latents of equal variance in every channel,
-then 1400 with the autoencoder's balanced ones.
+then 2200 with the autoencoder's balanced ones.
 """
 
 from diffbir_jax.training.config import recipe
