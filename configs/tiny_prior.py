@@ -27,6 +27,7 @@ def get_config(size="full"):
         "optimizer__learning_rate": 1e-3,
         "optimizer__final": 0.3,
         "steps": 1600,
+        "defaults": {"sampler": "ddim", "steps": 20, "start": "condition", "strength": 0.25},
     }
     if size == "smoke":
         changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
