@@ -11,9 +11,10 @@ _PUBLIC = {
     "InputError": "errors",
     "RestoreOptions": "options",
     "load_model": "model",
+    "restore_batch": "pipeline",
     "restore_images": "pipeline",
 }
-__all__ = ["InputError", "RestoreOptions", "load_model", "restore_images"]
+__all__ = ["InputError", "RestoreOptions", "load_model", "restore_batch", "restore_images"]
 
 
 def __getattr__(name: str):

@@ -5,7 +5,7 @@ import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, NoReturn, TypeVar
 
 from diffbir_jax.errors import InputError
@@ -23,10 +23,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help lists what it takes)\n")
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
+def add_options(parser: argparse.ArgumentParser, cls: type, leave_out: Container[str] = ()) -> None:
     """One flag a field of the dataclass `cls`; a field's metadata holds `help` and, where given, `choices`."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
+        if field.name in leave_out:
+            continue
         flag, kind = "--" + field.name.replace("_", "-"), hints[field.name]
         shared = {"help": field.metadata["help"], "default": field.default, "dest": field.name}
         if kind is bool:
@@ -38,13 +40,13 @@ def add_options(parser: argparse.ArgumentParser, cls: type) -> None:
         parser.add_argument(flag, type=kind, choices=field.metadata.get("choices"), **shared)
 
 
-def options(args: argparse.Namespace, cls: type[T]) -> T:
-    """The options a parsed command line asks for.
+def options(args: argparse.Namespace, cls: type[T], **fixed: Any) -> T:
+    """The options a parsed command line asks for; `fixed` ones instead of its.
 
     Raises:
         InputError: from the checks of `cls` itself.
     """
-    return cls(**{f.name: getattr(args, f.name) for f in dataclasses.fields(cls)})
+    return cls(**{f.name: getattr(args, f.name) for f in dataclasses.fields(cls)} | fixed)
 
 
 def run(main: Callable[[], int], prog: str) -> int:

@@ -42,6 +42,13 @@ class Model:
     folder: Path | None = None
     _contexts: dict[str, Any] = field(default_factory=dict)
 
+    @functools.cached_property
+    def architecture(self) -> Any:
+        """Equal for models that compiled programs can be shared by: all but the parameters' values, hashable."""
+        leaves, tree = jax.tree.flatten(self.params)
+        nets, sampling = (tuple(sorted(x.items())) for x in (self.nets, self.sampling))
+        return nets, sampling, self.takes_text and self.context_shape, tree, tuple((x.shape, x.dtype) for x in leaves)
+
     @property
     def takes_text(self) -> bool:
         return self.nets["unet"].context_dim is not None
@@ -71,9 +78,13 @@ class Model:
             return None
         if new := [text for text in dict.fromkeys(texts) if text not in self._contexts]:
             net, params = load_network(self.folder, "text_encoder", np.float32, jax.device_put)
-            states = jax.jit(net.apply)({"params": params}, Tokenizer()(new))
-            self._contexts.update(zip(new, np.asarray(states), strict=True))
+            self._contexts.update({text: np.asarray(_encode(net, params, Tokenizer()([text])))[0] for text in new})
         return jnp.stack([self._contexts[text] for text in texts])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(net: nn.Module, params: Any, tokens: Any) -> Array:
+    return net.apply({"params": params}, tokens)
 
 
 def load_model(name: str | Path = "tiny", task: str = "general", precision: str = "f32") -> Model:

@@ -1,41 +1,44 @@
 """The two stages as one function of a model, images and options."""
 
-import contextlib
 import functools
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Key
+from jax.sharding import Mesh
+from jaxtyping import Float32
 
-from diffbir_jax.diffusion import guidance, noise, samplers
-from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, Steps, below, ddim_rows, denoiser, spaced
+from diffbir_jax import programs
+from diffbir_jax.diffusion.samplers import SAMPLERS
 from diffbir_jax.errors import InputError
-from diffbir_jax.imaging.colour import wavelet_colour_fix
-from diffbir_jax.imaging.resizing import Photo, Resized, Size, enlarge, resize, short_edge
+from diffbir_jax.imaging.colour import wavelet_colour_fix_in_strips
+from diffbir_jax.imaging.resizing import Photo, Resized, Size, bucket, enlarge, resize, short_edge, target_size
+from diffbir_jax.imaging.tiling import tiled_image
+from diffbir_jax.memory import what_to_tile
 from diffbir_jax.model import Model
+from diffbir_jax.models.layerwise import decode_layerwise, encode_layerwise
 from diffbir_jax.options import RestoreOptions
-from diffbir_jax.types import Image, Latent
+from diffbir_jax.programs import Draws, Each
+from diffbir_jax.types import Latent
 
 LEAST_SIDE = 16
-SAMPLERS = {"ddpm": samplers.ddpm, "ddim": samplers.ddim}
-ROWS = {"ddpm": spaced, "ddim": ddim_rows}
-# With it, and barriers around the networks, a weight that is stored in another type is cast when it is used, not all at once.
-MEMORY_FIRST = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+T = TypeVar("T")
+Images = Sequence[np.ndarray] | np.ndarray  # of one size, one a job or a few more
 
 
-class Draws(NamedTuple):
-    """Noise drawn elsewhere, to replay a restoration: NHWC, of the padded latent's size. All is standard normal, `start` too."""
+class Result(NamedTuple):
+    """A restored photograph, float32 [H, W, 3] in [0, 1], and what came before it where that is kept."""
 
-    start: Float32[np.ndarray, "1 h w c"]
-    steps: Float32[np.ndarray, "N 1 h w c"]
+    image: Photo
+    trace: dict[str, np.ndarray]
 
 
 def restore_images(model: Model, images: list[np.ndarray], options: RestoreOptions | None = None) -> list[np.ndarray]:
-    """Restores photographs: stage 1, then the guided diffusion, then stage 1's colours (wavelet fix).
+    """Restores photographs on all local devices: stage 1, the guided diffusion, then stage 1's colours (wavelet fix).
 
     Args:
         model: from `load_model`.
@@ -55,51 +58,61 @@ def restore_images(model: Model, images: list[np.ndarray], options: RestoreOptio
     >>> restored.shape
     (96, 128, 3)
     """
-    return [Job(model, image, options or RestoreOptions()).run()[0] for image in images]
+    return restore_batch(model, images, options)
 
 
-def step_count(model: Model, options: RestoreOptions) -> int:
-    """Denoising steps that a restoration takes: 0 when it stops after stage 1."""
+def restore_batch(
+    model: Model,
+    images: Sequence[np.ndarray],
+    options: RestoreOptions | Sequence[RestoreOptions] | None = None,
+    mesh: Mesh | None = None,
+    batch_size: int = 1,
+) -> list[np.ndarray]:
+    """As `restore_images`: images of equal shape are batched and mapped over the devices of a mesh.
+
+    Args:
+        options: of all images, or one each (a prompt or seed of its own).
+        mesh: of one axis, "data"; None: all local devices, or as many as there are images.
+        batch_size: images on a device at a time.
+
+    Raises:
+        InputError: as `restore_images`, or another number of options than images.
+    """
+    each = [options or RestoreOptions()] * len(images) if not isinstance(options, Sequence) else options
+    if len(each) != len(images):
+        raise InputError(f"there are {len(images)} images and {len(each)} options; give one options, or one for every image")
+    jobs = (Job(model, image, of) for image, of in zip(images, each, strict=True))
+    done = dict(restore_jobs(enumerate(jobs), mesh or local_mesh(len(images)), batch_size))
+    return [done[i].image for i in range(len(images))]
+
+
+def evaluations(model: Model, options: RestoreOptions) -> int:
+    """How often a restoration evaluates the networks: 0 when it stops after stage 1."""
     options = options.completed(model.defaults)
-    return 0 if options.stage1_only else len(rows_of(model, options).t)
+    return 0 if options.stage1_only else SAMPLERS[options.sampler].evaluations(len(programs.rows_of(model, options).t))
 
 
-def rows_of(model: Model, options: RestoreOptions) -> Steps:
-    """The sampler's rows, of completed options: the last `strength` of them (SDEdit, Meng et al. 2022), at least one."""
-    rows = ROWS[options.sampler](options.steps, schedule_of(model))
-    return below(rows, max(round(options.strength * (len(schedule_of(model).betas) - 1)), int(rows.t[-1])))
+def local_mesh(most: int) -> Mesh:
+    """The local devices in a row, no more than `most`."""
+    return Mesh(np.array(jax.local_devices()[: max(most, 1)]), ("data",))
 
 
-def schedule_of(model: Model):
-    """The noise schedule that the model was trained with."""
-    return ZERO_SNR if model.sampling["zero_snr"] else SCALED_LINEAR
+def restore_jobs(
+    jobs: Iterable[tuple[T, "Job"]], mesh: Mesh, batch_size: int = 1, on_step: Callable[[int], Any] = lambda n: None
+) -> Iterator[tuple[T, Result]]:
+    """Results as they come, each with the name its job was given; jobs that run together are gathered until a batch is full.
 
-
-class Plan(NamedTuple):
-    """What a compiled program is made for; everything else about a restoration is an argument of it."""
-
-    rows: int
-    sampler: str
-    start: str
-    space: str
-    repeats: int
-    text: str  # "": one network call a step; "cfg" or "rescaled": one with and one without the prompt
-    replay: bool
-    keep: bool
-
-
-class Knobs(NamedTuple):
-    """Everything of a restoration that may change without a new compilation."""
-
-    size: Int[np.ndarray, "2"]
-    keys: Key[Array, "1"]
-    rows: Steps
-    guidance_scale: Float[np.ndarray, ""]
-    window: Int[np.ndarray, "2"]
-    control_strength: Float[np.ndarray, ""]
-    cfg: Float[np.ndarray, ""]
-    context: Float[Array, "n T D"] | None
-    draws: Draws | None
+    Args:
+        on_step: called with the number of images at every evaluation of the networks.
+    """
+    waiting: dict[Any, list[tuple[T, Job]]] = defaultdict(list)
+    for name, job in jobs:
+        held = waiting[job.group]
+        held.append((name, job))
+        if len(held) == mesh.size * batch_size:
+            yield from _run(waiting.pop(job.group), mesh, batch_size, on_step)
+    for held in waiting.values():
+        yield from _run(held, mesh, batch_size, on_step)
 
 
 class Job:
@@ -110,18 +123,24 @@ class Job:
 
     Args:
         draws: used instead of noise from the seed.
-        keep: whether `run` returns what came before the result.
+        keep: whether the result has a trace, NHWC and images in [0, 1]: "lq" as stage 1 saw it, "reg", "cond_latent", "context"
+            (the prompt's, then the negative prompt's), "z" after every step, "decoded", "fixed" (with stage 1's colours).
 
     Raises:
-        InputError: the image is of another shape or type, or too small; on running, draws of another size or number, or a prompt
-            for a model that takes no text.
+        InputError: the image is of another shape or type, or too small, or draws of another size or number are given, or a text for
+            a model that takes none.
     """
 
     def __init__(self, model: Model, image: np.ndarray, options: RestoreOptions, draws: Draws | None = None, keep: bool = False):
         _check(image)
         options = options.completed(model.defaults)
-        self.model, self.options, self.draws, self.keep = model, options, draws, keep
-        self.target = tuple(max(1, round(n * options.upscale)) for n in image.shape[:2])
+        if not model.takes_text and (options.prompt or options.negative_prompt or options.cfg != 1 or options.rescale_cfg):
+            raise InputError("this model takes no text; leave out --prompt, --negative-prompt, --cfg and --rescale-cfg")
+        _check_tiles(options, model.sampling["multiple"])
+        self.model, self.options, self.draws = model, options, draws
+        self.least = options.padding == "least" or draws is not None
+        self.input_size = image.shape[:2]
+        self.target = target_size(self.input_size, options.upscale, options.long_side)
         self.kind = type(model.nets["stage1"]).__name__
         self.reg_size = short_edge(self.target, model.sampling["short_edge"])
         if self.kind != "RRDBNet":
@@ -129,154 +148,138 @@ class Job:
         if self.kind == "SwinIR":
             image = resize(image, self.reg_size)
         self.size = image.shape[:2]
-        self.lq = (self._padded(image) if self.kind == "SwinIR" else image)[None]
-        with_text = "rescaled" if options.rescale_cfg else "cfg" if options.cfg != 1 else ""
-        self.plan = Plan(
-            step_count(model, options), options.sampler, options.start, options.guidance_space, options.guidance_repeats,
-            with_text, draws is not None, keep,
-        )  # fmt: skip
+        self.lq = image if self.least and self.kind != "SwinIR" else self.padded(image)
+        self.frame = self.padded_size(self.reg_size)
+        self.tiled = what_to_tile(model, self.lq.shape[:2], self.frame, options)
+        self.plan = programs.plan_of(model, options, self.tiled.diffusion, draws is not None, keep)
+        self._check_draws()
 
-    def compile(self) -> float:
-        """Compiles what the restoration needs, unless it is there already; the seconds it took."""
-        begun = time.perf_counter()
-        stage1_program(self.model, self.lq.shape[1:3])
-        if not self.options.stage1_only:
-            program(self.model, self.frame_size(self.reg_size), self.plan)
-        return time.perf_counter() - begun
+    @property
+    def group(self) -> Any:
+        """Equal for jobs that can run together."""
+        own = {"prompt": "", "negative_prompt": "", "seed": 0, "upscale": 1, "long_side": None, "resize_back": False}
+        return (id(self.model), self.lq.shape, self.frame, self.tiled, self.plan, replace(self.options, **own))
 
-    def run(self) -> tuple[Photo, dict[str, np.ndarray]]:
-        """The result, and, where `keep`, what came before it.
+    def padded_size(self, size: Size) -> Size:
+        multiple = self.model.sampling["multiple"]
+        return tuple(n + -n % multiple if self.least else bucket(n, multiple) for n in size)
 
-        That is, NHWC and images in [0, 1]: "lq" as stage 1 saw it, "reg", "cond_latent", "context" (the prompt's, then the negative
-        prompt's), "z" after every step, "decoded", "fixed" (with stage 1's colours).
-        """
-        reg = self.stage1()
-        traced = {"lq": self.lq, "reg": reg[None]}
-        if not self.options.stage1_only:
-            frame, knobs = self.frame(reg), self.knobs(reg.shape[:2])
-            output, more = program(self.model, frame.shape[1:3], self.plan)(self.model.params, frame, knobs)
-            reg = np.asarray(output)[0, : reg.shape[0], : reg.shape[1]]
-            traced |= {"context": knobs.context} | more
-        kept = {k: np.asarray(v) for k, v in traced.items() if self.keep and v is not None}
-        return np.clip(resize(reg, self.target), 0, 1), kept
+    def padded(self, image: Resized) -> Float32[np.ndarray, "H W 3"]:
+        """To the multiple that the model wants as it wants it; to a larger size by reflection."""
+        least = tuple(n + -n % self.model.sampling["multiple"] for n in image.shape[:2])
+        size = self.padded_size(image.shape[:2])
+        by_model = "edge" if self.model.sampling["padding"] == "edge" else "constant"
+        pad = [(0, to - n) for to, n in zip(size, image.shape, strict=False)]
+        return np.pad(image, (*pad, (0, 0)), mode=by_model if size == least else "symmetric")
 
-    def stage1(self) -> Resized:
-        """The image without its degradation, at the size at which the diffusion works."""
-        reg = np.asarray(stage1_program(self.model, self.lq.shape[1:3])(self.model.params["stage1"], self.lq))[0]
-        reg = reg if self.kind == "RRDBNet" else reg[: self.size[0], : self.size[1]]
-        return resize(reg, self.reg_size)
+    def cropped(self, output: np.ndarray) -> Resized:
+        """What stage 1 made of `lq`, at the size at which the diffusion works."""
+        factor = output.shape[0] // self.lq.shape[0]
+        return resize(output[: self.size[0] * factor, : self.size[1] * factor], self.reg_size)
 
-    def frame_size(self, size: Size) -> Size:
-        """The padded size."""
-        return tuple(n + -n % self.model.sampling["multiple"] for n in size)
+    def finished(self, image: Resized) -> Photo:
+        """At the size that was asked for."""
+        image = resize(image[: self.reg_size[0], : self.reg_size[1]], self.target)
+        return np.clip(resize(image, self.input_size) if self.options.resize_back else image, 0, 1)
 
-    def frame(self, reg: Resized) -> Float32[np.ndarray, "1 H W 3"]:
-        """Stage 1's image, padded anew: no network has touched the padding."""
-        return self._padded(reg)[None]
-
-    def knobs(self, size: Size) -> Knobs:
-        """The traced part of the options, for an image that covers `size` of its frame."""
-        options, text = self.options, bool(self.plan.text)
-        if text and not self.model.takes_text:
-            raise InputError("this model takes no text; leave out --cfg and --rescale-cfg")
-        context = self.model.context(options.prompt, *([options.negative_prompt] if text else []))
-        knobs = example_knobs(self.model, self.plan, size, context)
-        scales = (options.guidance_scale, options.control_strength, options.cfg)
-        guidance_scale, control_strength, cfg = (np.asarray(x, np.float32) for x in scales)
-        return knobs._replace(
-            keys=jax.random.key(options.seed)[None],
-            rows=rows_of(self.model, options),
-            guidance_scale=guidance_scale,
-            window=np.array([options.guidance_stop, options.guidance_start], np.int32),
-            control_strength=control_strength,
-            cfg=cfg,
-            draws=self._checked_draws(size),
-        )
-
-    def _checked_draws(self, size: Size) -> Draws | None:
+    def _check_draws(self) -> None:
         if self.draws is None:
-            return None
-        latent = _latent_shape(self.model, self.frame_size(size))
-        if self.draws.start.shape != latent or self.draws.steps.shape != (self.plan.rows, *latent):
-            given = f"x_T {list(self.draws.start.shape)} and noise {list(self.draws.steps.shape)}"
-            raise InputError(f"the noise is {given} (NHWC); this image takes {list(latent)} and {[self.plan.rows, *latent]}")
-        return self.draws
-
-    def _padded(self, image: Resized) -> Float32[np.ndarray, "H W 3"]:
-        pad = [(0, -n % self.model.sampling["multiple"]) for n in image.shape[:2]]
-        return np.pad(image, (*pad, (0, 0)), mode="edge" if self.model.sampling["padding"] == "edge" else "constant")
+            return
+        latent = programs.latent_shape(self.model, self.frame)
+        number = self.plan.rows * SAMPLERS[self.plan.sampler].draws
+        if self.draws.start.shape != latent or self.draws.steps.shape != (1, number, *latent[1:]):
+            start, steps = (list(x.shape) for x in self.draws)
+            steps[:2] = steps[1::-1]
+            wanted = [number, *latent]
+            raise InputError(f"the noise is x_T {start} and noise {steps} (NHWC); this image takes {list(latent)} and {wanted}")
 
 
-def example_knobs(model: Model, plan: Plan, size: Size, context: Any) -> Knobs:
-    """Knobs of the right shapes and types."""
-    row = ROWS[plan.sampler](1, schedule_of(model))
-    rows = Steps(*(jax.ShapeDtypeStruct((plan.rows,), column.dtype) for column in row))
-    zero, window, key = np.zeros((), np.float32), np.zeros(2, np.int32), jax.random.key(0)[None]
-    return Knobs(np.array(size, np.int32), key, rows, zero, window, zero, zero, context, None)
+def _run(named: list[tuple[T, Job]], mesh: Mesh, batch_size: int, on_step: Callable[[int], Any]) -> Iterator[tuple[T, Result]]:
+    """Runs jobs of one group; a short batch is filled up with its last."""
+    names, jobs = zip(*named, strict=True)
+    with programs.on_step(lambda: on_step(len(jobs))):
+        results = Batch(jobs, mesh, batch_size * mesh.size).run()
+    yield from zip(names, results, strict=True)
 
 
-def _latent_shape(model: Model, frame: Size) -> tuple[int, ...]:
-    net = model.nets["autoencoder"]
-    return (1, *(n // net.downsampling_factor for n in frame), net.latent_channels)
+class Batch:
+    """Jobs of one group on a mesh, at most `width` of them: the two stages, each whole or in tiles."""
 
+    def __init__(self, jobs: Sequence[Job], mesh: Mesh, width: int):
+        self.jobs, self.mesh, self.width = jobs, mesh, width
+        self.model, self.options, self.plan = jobs[0].model, jobs[0].options, jobs[0].plan
+        self.frame, self.tiled = jobs[0].frame, jobs[0].tiled
 
-@functools.lru_cache(maxsize=64)
-def stage1_program(model: Model, shape: Size) -> Callable[..., Image]:
-    """The compiled stage 1 (params, lq) -> image of inputs of one shape."""
-    lq = jax.ShapeDtypeStruct((1, *shape, 3), jnp.float32)
-    run = jax.jit(lambda params, lq: model.nets["stage1"].apply({"params": params}, lq))
-    return run.lower(model.params["stage1"], lq).compile()
+    def run(self) -> list[Result]:
+        regs = [job.cropped(output) for job, output in zip(self.jobs, self.stage1(), strict=True)]
+        traces = [{"lq": job.lq[None], "reg": reg[None]} for job, reg in zip(self.jobs, regs, strict=True)]
+        images = regs
+        if not self.options.stage1_only:
+            frames = [job.padded(reg) for job, reg in zip(self.jobs, regs, strict=True)]
+            images, kept = self.stage2(frames, self.each())
+            traces = [trace | {k: v[i] for k, v in kept.items()} for i, trace in enumerate(traces)]
+        return [
+            Result(job.finished(image), trace if self.plan.keep else {})
+            for job, image, trace in zip(self.jobs, images, traces, strict=False)
+        ]
 
+    def stage1(self) -> Iterable[np.ndarray]:
+        """The jobs' inputs without their degradation."""
+        inputs, options = [job.lq for job in self.jobs], self.options
+        if not self.tiled.stage1:
+            program = programs.stage1_program(self.model, self.mesh, self.width, inputs[0].shape[:2])
+            return np.asarray(program(self.stacked(inputs)))[: len(inputs)]
+        tile = tuple(min(options.stage1_tile, n) for n in inputs[0].shape[:2])
+        program = programs.stage1_program(self.model, local_mesh(1), 1, tile)
+        return (tiled_image(program, lq[None], tile, options.stage1_overlap)[0] for lq in inputs)
 
-@functools.lru_cache(maxsize=64)
-def program(model: Model, shape: Size, plan: Plan) -> Callable[..., tuple[Image, dict[str, Array]]]:
-    """The compiled stage 2 (params, frame, knobs) -> (image, what was kept) of frames of one shape."""
-    context = None
-    if model.takes_text:
-        context = jax.ShapeDtypeStruct((2 if plan.text else 1, *model.context_shape), jnp.float32)
-    knobs, latent = example_knobs(model, plan, shape, context), _latent_shape(model, shape)
-    if plan.replay:
-        shapes = Draws(latent, (plan.rows, *latent))
-        knobs = knobs._replace(draws=Draws(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
-    frame = jax.ShapeDtypeStruct((1, *shape, 3), jnp.float32)
-    lowered = jax.jit(functools.partial(_sample, model, plan)).lower(model.params, frame, knobs)
-    return lowered.compile(compiler_options=MEMORY_FIRST if model.casts else None)
+    def stage2(self, frames: list[np.ndarray], each: Each) -> tuple[Images, dict[str, np.ndarray]]:
+        """The frames with believable detail, and what came before them."""
+        cond_latent = self.encode(frames)
+        sample = programs.sample_program(self.model, self.mesh, self.width, self.frame, self.plan)
+        seen = self.stacked(frames) if self.plan.sees_frames else None
+        z0, kept = sample(cond_latent, seen, each, programs.shared_of(self.model, self.options))
+        decoded, fixed = self.decode(z0, frames, each.size)
+        context = None if each.context is None else jnp.stack([x for x in (each.context, each.uncond) if x is not None], axis=1)
+        kept = {"cond_latent": cond_latent[:, None], "context": context, **kept}
+        kept |= {"decoded": np.stack(decoded)[:, None], "fixed": np.stack(fixed)[:, None]} if self.plan.keep else {}
+        return fixed, {k: np.asarray(v) for k, v in kept.items() if self.plan.keep and v is not None}
 
+    def each(self) -> Each:
+        """The jobs' own arguments."""
+        options = [job.options for job in self.jobs]
+        prompts = self.model.context(*(of.prompt for of in options))
+        negative = self.model.context(*(of.negative_prompt for of in options)) if self.plan.text else None
+        draws = None
+        if self.plan.replay:
+            draws = Draws(*(self.stacked([x[0] for x in of]) for of in zip(*[job.draws for job in self.jobs], strict=True)))
+        sizes = self.stacked([np.array(job.reg_size, np.int32) for job in self.jobs])
+        keys = jax.vmap(jax.random.key)(self.stacked([np.uint32(of.seed) for of in options]))
+        return Each(sizes, keys, *(x if x is None else self.stacked(list(x)) for x in (prompts, negative)), draws)
 
-def _sample(model: Model, plan: Plan, params: dict[str, Any], reg: Image, knobs: Knobs) -> tuple[Image, dict[str, Array]]:
-    def call(name: str, *inputs: Any, method: str | None = None) -> Any:
-        held, inputs = jax.lax.optimization_barrier((params[name], inputs)) if model.casts else (params[name], inputs)
-        return model.nets[name].apply({"params": held}, *inputs, method=method)
+    def encode(self, frames: list[np.ndarray]) -> Latent | np.ndarray:
+        if not self.tiled.encode:
+            return programs.encode_program(self.model, self.mesh, self.width, self.frame)(self.stacked(frames))
+        encode = functools.partial(encode_layerwise, self.model.nets["autoencoder"], self.model.params["autoencoder"])
+        return self.stacked([np.asarray(encode(frame[None], self.options.vae_tile))[0] for frame in frames])
 
-    cond_latent = call("autoencoder", reg, method="encode")
+    def decode(self, z0: Latent, frames: list[np.ndarray], sizes: np.ndarray) -> tuple[Images, Images]:
+        """As decoded, and with the frames' colours."""
+        if not self.tiled.decode:
+            program = programs.decode_program(self.model, self.mesh, self.width, self.frame)
+            decoded, fixed = program(z0, self.stacked(frames), sizes)
+            return np.asarray(decoded), np.asarray(fixed)
+        decode = functools.partial(decode_layerwise, self.model.nets["autoencoder"], self.model.params["autoencoder"])
+        decoded = [decode(z, self.options.vae_tile) for z in np.asarray(z0)[: len(frames), None]]
+        fixed = [
+            wavelet_colour_fix_in_strips(content, style[None], tuple(size))[0]
+            for content, style, size in zip(decoded, frames, sizes, strict=False)
+        ]
+        return [x[0] for x in decoded], fixed
 
-    def predict(z_t: Latent, t: Int[Array, "B"], given: tuple[Any, Latent]) -> Latent:
-        jax.debug.callback(_tick)
-        context, cond = given
-        control = call("control", z_t, t, context, cond)
-        return call("unet", z_t, t, context, tuple(knobs.control_strength * c for c in control))
-
-    def given(i: int) -> tuple[Any, Latent]:
-        return None if knobs.context is None else knobs.context[i : i + 1], cond_latent
-
-    def plain(z_t: Latent, t: Int[Array, "B"]) -> Latent:
-        return predict(z_t, t, given(0))
-
-    guided = guidance.cfg(predict, given(0), given(1), knobs.cfg, plan.text == "rescaled") if plan.text else plain
-    denoise = denoiser(guided, schedule_of(model), model.sampling["parameterisation"])
-    decode = functools.partial(call, "autoencoder", method="decode")
-    how = (knobs.guidance_scale, plan.repeats, tuple(knobs.window))
-    latent_space = plan.space == "latent"
-    guide = guidance.latent_guidance(cond_latent, *how) if latent_space else guidance.rgb_guidance(decode, reg, *how)
-    draws = noise.recorded(knobs.rows, knobs.draws.steps) if plan.replay else noise.streams(knobs.keys)
-    start = knobs.draws.start if plan.replay else draws(len(schedule_of(model).betas), cond_latent)
-    if plan.start == "condition":
-        start = noise.diffuse(schedule_of(model), cond_latent, knobs.rows.t[0], start)
-    z0, trace = SAMPLERS[plan.sampler](denoise, start, knobs.rows, draws, guide)
-    decoded = decode(z0)
-    fixed = wavelet_colour_fix(decoded, reg, tuple(knobs.size))
-    kept = {"cond_latent": cond_latent, "z": trace.z[:, 0], "decoded": decoded, "fixed": fixed}
-    return fixed, kept if plan.keep else {}
+    def stacked(self, arrays: Sequence[Any]) -> np.ndarray:
+        """One an image, the last repeated until the batch is full."""
+        return np.stack([*arrays, *[arrays[-1]] * (self.width - len(arrays))])
 
 
 def _check(image: np.ndarray) -> None:
@@ -286,20 +289,7 @@ def _check(image: np.ndarray) -> None:
         raise InputError(f"the image is {image.shape[1]}x{image.shape[0]}; the least side is {LEAST_SIDE} pixels")
 
 
-_listeners: list[Callable[[], Any]] = []
-
-
-def _tick() -> None:
-    for listener in _listeners:
-        listener()
-
-
-@contextlib.contextmanager
-def on_step(listener: Callable[[], Any]) -> Iterator[None]:
-    """Calls `listener` at every denoising step of the restorations made inside."""
-    _listeners.append(listener)
-    try:
-        yield
-    finally:
-        jax.effects_barrier()
-        _listeners.remove(listener)
+def _check_tiles(options: RestoreOptions, multiple: int) -> None:
+    for name in ("stage1_tile", "stage1_overlap", "vae_tile", "diffusion_tile", "diffusion_overlap"):
+        if (value := getattr(options, name)) % multiple:
+            raise InputError(f"{name.replace('_', '-')} is {value}; this model takes multiples of {multiple}")

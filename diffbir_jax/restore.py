@@ -1,21 +1,31 @@
-"""Restore photographs: writes OUTPUT/NAME.png for every input.
+"""Restore photographs: files, and folders with all that is below them, whose tree is mirrored in OUTPUT.
 
-For those who port or compare: --noise FILE.safetensors replays a trajectory with draws made elsewhere, x_T [1,c,h,w] and noise
-[steps,1,c,h,w], the last of which is multiplied by zero; --dump DIR writes DIR/NAME.safetensors with lq (what stage 1 saw), reg,
-cond_latent, context, z (after every step), decoded and fixed (with stage 1's colours). All are NCHW as PyTorch has them: images
-in [0, 1], latents scaled, h and w those of the padded image's latent.
+Every result carries the model, the options, the seed and the version. For those who port or compare: --noise FILE.safetensors
+replays a trajectory with draws made elsewhere, x_T [1,c,h,w] and noise [draws,1,c,h,w], as many as the sampler takes (ddpm: one a
+step, the last of which is multiplied by zero); --dump DIR writes DIR/NAME.safetensors with lq (what stage 1 saw), reg, cond_latent,
+context, z (after every step), decoded and fixed (with stage 1's colours). All are NCHW as PyTorch has them: images in [0, 1],
+latents scaled, h and w those of the padded image's latent.
 """
 
+import argparse
+import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from diffbir_jax import cli
-from diffbir_jax.options import PRECISIONS, TASKS, RestoreOptions
+from diffbir_jax.options import PRECISIONS, TASKS, FileOptions, RestoreOptions
 from diffbir_jax.weights.registry import PRESETS
 
 PROG = "diffbir_jax.restore"
 MODELS = f"tiny (embedded), {', '.join(PRESETS)} (downloaded once)"
+
+
+def scales(text: str) -> tuple[float, ...]:
+    """Numbers joined by commas, each once."""
+    return tuple(dict.fromkeys(float(part) for part in text.split(",")))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,56 +35,101 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default="tiny", help=f"{MODELS}, or a model folder")
     parser.add_argument("--task", choices=TASKS, default="general", help="whose stage 1 is used")
     parser.add_argument("--precision", choices=PRECISIONS, default="f32", help="of the weights; bf16 halves their memory")
-    cli.add_options(parser, RestoreOptions)
-    parser.add_argument("--noise", type=Path, help="safetensors, x_T [1,c,h,w] and noise [steps,1,c,h,w], used instead of --seed")
+    cli.add_options(parser, RestoreOptions, leave_out=("guidance_scale",))
+    scale_help = "0: most realistic; larger: closer to stage 1; several, joined by commas: a result each, and a strip of them"
+    parser.add_argument("--guidance-scale", type=scales, default=(0.0,), help=scale_help)
+    cli.add_options(parser, FileOptions)
+    parser.add_argument("--json-log", action="store_true", help="print a JSON object a line instead of words")
+    parser.add_argument("--noise", type=Path, help="safetensors, x_T [1,c,h,w] and noise [draws,1,c,h,w], instead of --seed's")
     parser.add_argument("--dump", type=Path, help="folder for NAME.safetensors: lq, reg, cond_latent, context, z, decoded, fixed")
     args = parser.parse_args(argv)
     return cli.run(lambda: _run(args), PROG)
 
 
-def _run(args) -> int:
-    options = cli.options(args, RestoreOptions)
-    from diffbir_jax.imaging.files import find_images, output_names, prepare_folder
+def _run(args: argparse.Namespace) -> int:
+    [options, *_] = [cli.options(args, RestoreOptions, guidance_scale=scale) for scale in args.guidance_scale]  # all are checked
+    files = cli.options(args, FileOptions)
+    from diffbir_jax.imaging.paths import outputs_for, prepare_folder
 
-    paths = find_images(args.input)
-    names = output_names(paths)
-    output = prepare_folder(args.output)
+    inputs = outputs_for(args.input, prepare_folder(args.output), f".{files.format}")
     dump = args.dump and prepare_folder(args.dump)
-    from diffbir_jax.model import load_model  # JAX loads only for a good command line
+    from diffbir_jax import folders, pipeline  # JAX loads only for a good command line
+    from diffbir_jax.captions import captions_of
+    from diffbir_jax.model import load_model
     from diffbir_jax.traces import read_draws
 
     draws = args.noise and read_draws(args.noise)
+    caption, known = captions_of(files, [source for source, _ in inputs])
     model = load_model(args.model, args.task, args.precision)
-    begun = time.perf_counter()
-    jobs = list(zip(paths, names, strict=True))
-    code, done = cli.each(jobs, lambda job: _restore(model, job[0], output / job[1], options, draws, dump), PROG)
-    print(f"restored {done} of {len(jobs)} in {time.perf_counter() - begun:.1f} s")
-    return code
+    if known:
+        model.context(*{folders.captioned(options.completed(model.defaults), text).prompt for text in known})
+    made = folders.variants(options, args.guidance_scale, files.n_samples)
+    about = {"model": str(args.model), "task": args.task, "precision": args.precision}
+    about |= {"noise": str(args.noise)} if args.noise else {}
+    steps = pipeline.evaluations(model, options)
+    log = Log(args.json_log, len(inputs), len(inputs) * len(made) * steps)
+    folder = folders.Folder(model, about, made, files, caption, draws, dump, log.step)
+    with log:
+        for event in folder.run(inputs):
+            log.add(event)
+    return log.code
 
 
-def _restore(model, path: Path, target: Path, options: RestoreOptions, draws, dump: Path | None) -> str:
-    """Restores one file; a line that says what came of it.
+class Log:
+    """Prints what became of every photograph, under one bar over the evaluations of all; counts, and says what was compiled."""
 
-    Raises:
-        InputError: the file cannot be read, or the result not written.
-    """
-    from diffbir_jax import pipeline
-    from diffbir_jax.imaging.files import read_image, write_png
-    from diffbir_jax.traces import write_trace
+    def __init__(self, as_json: bool, photographs: int, evaluations: int):
+        self.as_json, self.photographs, self.counts, self.begun = as_json, photographs, Counter(), time.perf_counter()
+        self.bar = cli.progress(f"0/{photographs}", evaluations)
+        self.step = self.bar.update
 
-    image = read_image(path)
-    job = pipeline.Job(model, image, options, draws, keep=dump is not None)
-    compiling = job.compile()
-    begun = time.perf_counter()
-    with cli.progress(path.name, pipeline.step_count(model, options)) as bar, pipeline.on_step(bar.update):
-        restored, trace = job.run()
-    took = time.perf_counter() - begun
-    if dump:
-        write_trace(dump / f"{target.stem}.safetensors", trace)
-    write_png(target, restored)
-    (h, w), (height, width) = image.shape[:2], restored.shape[:2]
-    note = f", after {compiling:.1f} s of compiling for this size" if compiling > 0.1 else ""
-    return f"{path} {w}x{h} -> {target} {width}x{height}: {took:.1f} s{note}"
+    def __enter__(self) -> "Log":
+        return self
+
+    def add(self, event: Any) -> None:
+        self.counts[event.kind] += 1
+        if self.as_json:
+            self.bar.write(json.dumps({"event": event.kind, "input": str(event.source), **event.about}))
+        elif event.kind == "failed":
+            self.bar.write(f"{PROG}: {event.about['error']}", file=sys.stderr)
+        else:
+            self.bar.write(_words(event))
+        self.bar.set_description_str(f"{sum(self.counts.values()) - self.counts['strip']}/{self.photographs}")
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        self.bar.close()
+        if kind is None:
+            self._finish(time.perf_counter() - self.begun)
+
+    def _finish(self, seconds: float) -> None:
+        from diffbir_jax import programs
+
+        restored, failed, skipped = (self.counts[kind] for kind in ("restored", "failed", "skipped"))
+        compiled = {"programs": len(programs.compiled), "compiling": sum(programs.compiled)}
+        if self.as_json:
+            about = {"restored": restored, "failed": failed, "skipped": skipped, "seconds": seconds, **compiled}
+            print(json.dumps({"event": "finished", **about}), flush=True)
+            return
+        more = f", {skipped} skipped" if skipped else ""
+        said = f"restored {restored} of {restored + failed}{more} in {seconds:.1f} s"
+        print(f"{said}; {compiled['programs']} programs compiled in {compiled['compiling']:.1f} s", flush=True)
+
+    @property
+    def code(self) -> int:
+        """0 all done, 1 some failed, 2 all failed."""
+        done = self.counts["restored"] + self.counts["skipped"]
+        return 0 if not self.counts["failed"] else 1 if done else 2
+
+
+def _words(event: Any) -> str:
+    about = event.about
+    if event.kind == "skipped":
+        return f"{event.source}: {about['output']} is there already"
+    if event.kind == "strip":
+        return f"{event.source} -> {about['output']}: all guidance scales"
+    sizes = ("x".join(map(str, about[name])) for name in ("size", "output_size"))
+    notes = "".join(f", {note}" for note in about["notes"])
+    return "{} {}{} -> {} {}: {:.1f} s".format(event.source, next(sizes), notes, about["output"], next(sizes), about["seconds"])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,18 @@
 """Restoring as a function: shapes, seeds, knobs that recompile nothing, guidance that holds on to stage 1."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffbir_jax import InputError, RestoreOptions, load_model, pipeline, restore_images
+from diffbir_jax import InputError, RestoreOptions, load_model, pipeline, programs, restore_batch, restore_images
+from diffbir_jax.diffusion.samplers import SAMPLERS
+from diffbir_jax.imaging.resizing import bucket, short_edge
+from diffbir_jax.options import SAMPLERS as NAMES
 
 STEPS = 3
 
@@ -13,8 +21,10 @@ def photo(height=40, width=48, seed=0):
     return np.random.default_rng(seed).random((height, width, 3), np.float32)
 
 
-def compiled():
-    return pipeline.program.cache_info().misses + pipeline.stage1_program.cache_info().misses
+def traced(model, image, options):
+    """The trace of one restoration."""
+    [(_, result)] = pipeline.restore_jobs([(0, pipeline.Job(model, image, options, keep=True))], pipeline.local_mesh(1))
+    return result.trace
 
 
 def restore(model, image, **options):
@@ -37,12 +47,12 @@ def test_same_seed_same_pixels_whatever_else_is_restored(small_model):
 
 def test_knobs_do_not_recompile(small_model):
     first = restore(small_model, photo(), guidance_scale=1.0)
-    programs = compiled()
+    compiled = len(programs.compiled)
     changed = {"guidance_scale": 300.0, "control_strength": 0.5, "seed": 5, "guidance_start": 700, "guidance_stop": 100}
     for name, value in changed.items():
         assert not np.array_equal(first, restore(small_model, photo(), **{"guidance_scale": 1.0, name: value})), name
     assert not np.array_equal(first[:33], restore(small_model, photo(33, 41)))  # padded to the same shape
-    assert compiled() == programs
+    assert len(programs.compiled) == compiled
 
 
 @pytest.mark.parametrize("space", ["latent", "rgb"])
@@ -64,17 +74,31 @@ def test_strong_guidance_moves_the_result_toward_the_encoded_stage1(small_model,
 def test_sizes_on_the_way(small_model):
     """The shorter side is at least 32, both are padded to multiples of 16 by the edge, and anew after stage 1."""
     job = pipeline.Job(small_model, photo(), RestoreOptions())
-    assert job.lq.shape == (1, 48, 48, 3) and job.size == job.reg_size == job.target == (40, 48)
-    assert np.array_equal(job.lq[0, 40:], np.broadcast_to(job.lq[0, 39], (8, 48, 3)))
-    frame = job.frame(job.lq[0, :40] + 1)
-    assert np.array_equal(frame[0, 40:], np.broadcast_to(job.lq[0, 39] + 1, (8, 48, 3)))
+    assert job.lq.shape == (48, 48, 3) and job.size == job.reg_size == job.target == (40, 48)
+    assert np.array_equal(job.lq[40:], np.broadcast_to(job.lq[39], (8, 48, 3)))
+    frame = job.padded(job.lq[:40] + 1)
+    assert np.array_equal(frame[40:], np.broadcast_to(job.lq[39] + 1, (8, 48, 3)))
     small = pipeline.Job(small_model, photo(16, 21), RestoreOptions())
-    assert small.size == (32, 42) and small.target == (16, 21) and small.lq.shape == (1, 32, 48, 3)
+    assert small.size == (32, 42) and small.target == (16, 21) and small.lq.shape == (32, 48, 3)
+
+
+def test_larger_sizes_are_few_unless_the_least_is_asked_for(small_model):
+    """By reflection, where the multiple alone would have been less."""
+    image = photo(70, 48)
+    few, least = (pipeline.Job(small_model, image, RestoreOptions(padding=how)) for how in ("bucket", "least"))
+    assert few.frame == (96, 48) and least.frame == (80, 48)
+    assert np.array_equal(few.lq[70:], image[:43:-1]) and np.array_equal(least.lq[70:], np.broadcast_to(image[69], (10, 48, 3)))
+
+
+def test_a_hundred_sizes_are_a_handful_of_shapes():
+    """With the embedded model's shorter side of 256 pixels."""
+    sizes = [short_edge(tuple(map(int, size)), 256) for size in np.random.default_rng(0).integers(64, 256, (100, 2))]
+    assert len(set(sizes)) > 75 and len({tuple(bucket(n, 64) for n in size) for size in sizes}) <= 9
 
 
 def test_every_denoising_step_is_reported(small_model):
     seen = []
-    with pipeline.on_step(lambda: seen.append(1)):
+    with programs.on_step(lambda: seen.append(1)):
         restore(small_model, photo())
     assert len(seen) == STEPS
 
@@ -102,7 +126,7 @@ def test_a_weak_start_from_the_condition_stays_near_it(small_model):
 
     def distance(**options):
         options = RestoreOptions(steps=50, **options)
-        _, trace = pipeline.Job(small_model, photo(32, 32), options, keep=True).run()
+        trace = traced(small_model, photo(32, 32), options)
         return len(trace["z"]), np.mean((trace["z"][-1] - trace["cond_latent"][0]) ** 2)
 
     (steps, near), (all_steps, far) = distance(start="condition", strength=0.1), distance()
@@ -112,3 +136,83 @@ def test_a_weak_start_from_the_condition_stays_near_it(small_model):
 def test_a_strength_below_one_from_noise_is_refused(small_model):
     with pytest.raises(InputError, match="strength is 0.5, which needs --start condition"):
         restore(small_model, photo(), strength=0.5)
+
+
+OFTEN = ("ddpm", "ddim", "dpm++_2m", "dpm++_sde", "heun", "unipc")  # one of every kind
+
+
+@pytest.mark.parametrize("sampler", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
+def test_every_sampler_restores(small_model, sampler):
+    """Guidance changes the result; evaluations are counted beforehand."""
+    seen, image = [], photo(32, 32)
+    with programs.on_step(lambda: seen.append(1)):
+        restored = restore(small_model, image, sampler=sampler)
+    assert restored.std() > 0
+    assert len(seen) == pipeline.evaluations(small_model, RestoreOptions(steps=STEPS, sampler=sampler))
+    assert not np.array_equal(restored, restore(small_model, image, sampler=sampler, guidance_scale=200.0))
+
+
+def test_the_names_of_the_samplers_are_the_samplers():
+    assert set(NAMES) == set(SAMPLERS)
+
+
+@pytest.mark.parametrize("space", ["latent", "rgb"])
+def test_region_weights_change_what_guidance_holds(small_model, space):
+    options = {"guidance_space": space, "guidance_scale": 500.0}
+    plain, region = (restore(small_model, photo(), guidance_weights=how, **options) for how in ("plain", "region"))
+    assert not np.array_equal(plain, region)
+
+
+def test_augmentation_by_noise_changes_the_condition_alone(small_model):
+    plain, augmented = (traced(small_model, photo(), RestoreOptions(steps=1, noise_aug=n)) for n in (0, 400))
+    assert np.array_equal(plain["cond_latent"], augmented["cond_latent"]) and not np.array_equal(plain["z"], augmented["z"])
+
+
+def test_sizes_that_are_asked_for(small_model):
+    assert restore(small_model, photo(), long_side=96).shape == (80, 96, 3)
+    assert restore(small_model, photo(), upscale=2, resize_back=True).shape == (40, 48, 3)
+    with pytest.raises(InputError, match="multiples of 16"):
+        restore(small_model, photo(), diffusion_tile=72, diffusion_overlap=16)
+    with pytest.raises(InputError, match="upscale is 2 and long-side is 96"):
+        RestoreOptions(upscale=2, long_side=96)
+
+
+@pytest.mark.parametrize("options", [{}, {"guidance_scale": 100.0, "guidance_space": "rgb"}])
+def test_tiles_agree_with_the_whole(small_model, options):
+    """Where the networks see no further than the overlap they agree; here they do, so little is asked."""
+    image = photo(96, 144)
+    sides = {"stage1_tile": 64, "stage1_overlap": 32, "vae_tile": 64, "diffusion_tile": 64, "diffusion_overlap": 32}
+    whole = restore(small_model, image, tiles="off", **options)
+    tiled = restore(small_model, image, tiles="on", **sides, **options)
+    assert 0 < np.sqrt(np.mean((whole - tiled) ** 2)) < 0.05
+
+
+def test_what_does_not_fit_the_budget_is_tiled(small_model):
+    job = pipeline.Job(small_model, photo(640, 640), RestoreOptions(memory_budget="1MB"))
+    assert any(job.tiled) and not any(pipeline.Job(small_model, photo(640, 640), RestoreOptions(memory_budget="1TB")).tiled)
+
+
+def test_devices_share_the_images_and_change_nothing():
+    """8 simulated devices against one, with short last batches and two sizes; the programs hold no collective."""
+    script = Path(__file__).parent / "eight_devices.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "8 devices" in done.stdout
+
+
+def test_one_options_for_each_image(small_model):
+    images, seeds = [photo(seed=1), photo(seed=2)], [3, 4]
+    together = restore_batch(small_model, images, [RestoreOptions(steps=STEPS, seed=seed) for seed in seeds])
+    for image, seed, result in zip(images, seeds, together, strict=True):
+        np.testing.assert_allclose(result, restore(small_model, image, seed=seed), atol=1e-4)
+    with pytest.raises(InputError, match="2 images and 1 options"):
+        restore_batch(small_model, images, [RestoreOptions()])
+
+
+def test_a_batch_on_one_device_changes_nothing(small_model):
+    images, options = [photo(seed=i) for i in range(3)], RestoreOptions(steps=STEPS, guidance_scale=200.0)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    for one, other in zip(
+        restore_batch(small_model, images, options, mesh, 2), restore_images(small_model, images, options), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-4)

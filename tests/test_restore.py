@@ -1,5 +1,6 @@
 """The restore command, as a user types it."""
 
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from diffbir_jax import restore
@@ -51,7 +53,7 @@ def test_the_same_seed_writes_the_same_bytes(folder, small_model_folder, tmp_pat
 
 
 def test_recorded_noise_replays_a_restoration(folder, small_model_folder, tmp_path):
-    """The dump has every state; the noise of a seed, given as a file, gives the seed's bytes."""
+    """The dump has every state; the noise of a seed, given as a file, gives the seed's pixels."""
     keys, rows = jax.random.key(9)[None], spaced(2)
     like = jnp.zeros((1, 24, 24, 4))
     draws = [streams(keys)(t, like) for t in (1000, *rows.t)]
@@ -60,9 +62,9 @@ def test_recorded_noise_replays_a_restoration(folder, small_model_folder, tmp_pa
     dump = ["--dump", str(tmp_path / "dump")]
     shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
     assert restore.main([*shared, "--seed", "9"]) == 0
-    seeded = (tmp_path / "out" / "good.png").read_bytes()
+    seeded = cv2.imread(str(tmp_path / "out" / "good.png"))
     assert restore.main([*shared, "--noise", str(tmp_path / "noise.safetensors"), *dump]) == 0
-    assert (tmp_path / "out" / "good.png").read_bytes() == seeded
+    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "good.png")), seeded)
     kept = load_file(tmp_path / "dump" / "good.safetensors")
     shapes = {k: v.shape for k, v in kept.items()}
     image, latent = (1, 3, 48, 48), (1, 4, 24, 24)
@@ -88,6 +90,12 @@ def test_recorded_noise_replays_a_restoration(folder, small_model_folder, tmp_pa
         (["EMPTY"], "without images"),
         (["FOLDER", "--noise", "FOLDER/text.jpg"], "x_T"),
         (["FOLDER", "--task", "face"], "task 'face'"),
+        (["FOLDER", "--guidance-scale", "0,high"], "--guidance-scale"),
+        (["FOLDER", "--memory-budget", "lots"], "memory-budget is 'lots'"),
+        (["FOLDER", "--bits", "16", "--format", "jpg"], "only png has 16 bits"),
+        (["FOLDER", "--captions", "nowhere.csv"], "nowhere.csv"),
+        (["FOLDER", "--captioner", "nowhere:f"], "give module:function"),
+        (["FOLDER", "--diffusion-tile", "64", "--diffusion-overlap", "64"], "diffusion-overlap is 64; give at most half"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(folder, small_model_folder, tmp_path, capsys, arguments, message):
@@ -101,6 +109,68 @@ def test_a_mistake_is_one_line_and_exit_2(folder, small_model_folder, tmp_path, 
             code = stop.code
     printed = capsys.readouterr().err.strip()
     assert code == 2 and message in printed and "\n" not in printed
+
+
+def test_a_sweep_writes_the_series_and_a_strip_and_compiles_once(folder, small_model_folder, tmp_path, capsys):
+    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
+    assert restore.main([*shared, "--guidance-scale", "0,100,5000"]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "good_s0.png", "good_s100.png", "good_s5000.png", "good_strip.png",
+    ]  # fmt: skip
+    series = [cv2.imread(str(tmp_path / "out" / f"good_s{scale}.png")) for scale in (0, 100, 5000)]
+    strip = cv2.imread(str(tmp_path / "out" / "good_strip.png"))
+    assert np.array_equal(strip[-40:], np.concatenate(series, axis=1)) and not np.array_equal(series[0], series[1])
+    assert restore.main([*shared, "--guidance-scale", "100"]) == 0
+    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "good.png")), series[1])
+    first, second = [int(line.split(";")[1].split()[0]) for line in capsys.readouterr().out.splitlines() if "programs" in line]
+    assert first == second
+
+
+def test_samples_have_seeds_of_their_own(folder, small_model_folder, tmp_path):
+    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
+    assert restore.main([*shared, "--n-samples", "2", "--seed", "7", "--sidecar"]) == 0
+    assert restore.main([*shared, "--seed", "8"]) == 0
+    images = [(tmp_path / "out" / name).read_bytes() for name in ("good_1.png", "good_2.png")]
+    record = json.loads((tmp_path / "out" / "good_2.json").read_text())
+    assert images[0] != images[1] and record["seed"] == 8 and record["options"]["steps"] == 2
+    assert np.array_equal(*(cv2.imread(str(tmp_path / "out" / name)) for name in ("good_2.png", "good.png")))
+    assert json.loads(Image.open(tmp_path / "out" / "good_2.png").text["diffbir_jax"]).items() <= record.items()
+
+
+def test_folders_are_mirrored_and_what_is_there_is_skipped(folder, small_model_folder, tmp_path, capsys):
+    (folder / "below").mkdir()
+    (folder / "below" / "again.png").write_bytes(cv2.imencode(".png", np.full((20, 30, 3), 99, np.uint8))[1].tobytes())
+    arguments = [*command(small_model_folder, folder, output=tmp_path / "out"), "--skip-existing", "--json-log"]
+    assert restore.main(arguments) == 1
+    made = sorted((tmp_path / "out").rglob("*.png"))
+    assert [str(p.relative_to(tmp_path / "out")) for p in made] == ["below/again.png", "good.png"]
+    first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(e["event"] for e in first) == ["failed", "failed", "finished", "restored", "restored"]
+    times = [p.stat().st_mtime_ns for p in made]
+    made[0].unlink()
+    assert restore.main(arguments) == 1
+    second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(e["event"] for e in second) == ["failed", "failed", "finished", "restored", "skipped"]
+    assert made[1].stat().st_mtime_ns == times[1] and made[0].exists()
+    assert second[-1]["skipped"] == 1 and second[-1]["programs"] > 0
+
+
+def test_transparency_depth_and_metadata_survive(small_model_folder, tmp_path):
+    rng, exif = np.random.default_rng(0), Image.Exif()
+    exif[0x010F] = "a camera"
+    Image.fromarray(rng.integers(0, 256, (40, 48, 4), np.uint8)).save(tmp_path / "a.png", exif=exif)
+    shared = command(small_model_folder, tmp_path / "a.png", output=tmp_path / "out")
+    assert restore.main([*shared, "--upscale", "2", "--bits", "16", "--keep-metadata"]) == 0
+    restored = cv2.imread(str(tmp_path / "out" / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert restored.shape == (80, 96, 4) and restored.dtype == np.uint16
+    with Image.open(tmp_path / "out" / "a.png") as written:
+        assert written.getexif()[0x010F] == "a camera"
+
+
+def test_what_would_be_too_large_is_a_line(folder, small_model_folder, tmp_path, capsys):
+    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
+    assert restore.main([*shared, "--upscale", "8", "--max-megapixels", "0.1"]) == 2
+    assert "good.JPG: the output would be 384x320" in capsys.readouterr().err
 
 
 def test_help_loads_no_jax():

@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.types import Latent
 
 Parameterisation = Literal["eps", "v"]
-Predict = Callable[[Latent, Int[Array, "B"]], Latent]  # a network: (z_t, t of every image) -> eps or v
+Predict = Callable[[Latent, Num[Array, "B"]], Latent]  # a network: (z_t, t of every image) -> eps or v
 Denoiser = Callable[[Latent, Int[Array, ""]], Latent]  # (z_t, t) -> the clean estimate z0
 
 
@@ -63,7 +63,8 @@ def _rows(t: np.ndarray, *columns: np.ndarray) -> Steps:
     return Steps(t[::-1].astype(np.int32), *(np.float32(column[::-1]) for column in columns))
 
 
-def _check(steps: int, schedule: Schedule) -> int:
+def check_steps(steps: int, schedule: Schedule) -> int:
+    """The schedule's length; InputError where `steps` is not between 1 and it."""
     total = len(schedule.betas)
     if not 1 <= steps <= total:
         raise InputError(f"steps is {steps}; give 1 to {total}, for example 50")
@@ -80,7 +81,7 @@ def spaced(steps: int, schedule: Schedule = SCALED_LINEAR) -> Steps:
     Raises:
         InputError: `steps` is out of range.
     """
-    total = _check(steps, schedule)
+    total = check_steps(steps, schedule)
     strides = np.full(steps - 1, (total - 1) / max(steps - 1, 1))
     t = np.round(np.cumsum(np.append(0.0, strides))).astype(int)  # added up, not multiplied: ties round as the original's
     abar = schedule.abar[t]
@@ -103,7 +104,7 @@ def ddim_rows(steps: int, schedule: Schedule = SCALED_LINEAR, eta: float = 0.0) 
     Raises:
         InputError: `steps` is out of range.
     """
-    total = _check(steps, schedule)
+    total = check_steps(steps, schedule)
     t = np.unique(np.minimum(np.arange(0, total, total // steps) + 1, total - 1))
     abar = schedule.abar[t]
     prev = np.append(schedule.abar[0], abar[:-1])
@@ -112,9 +113,15 @@ def ddim_rows(steps: int, schedule: Schedule = SCALED_LINEAR, eta: float = 0.0) 
     return _rows(t, abar, np.sqrt(prev) - coef_zt * np.sqrt(abar), coef_zt, std)
 
 
-def below(steps: Steps, t: int) -> Steps:
-    """The rows at t or less noisy: sampling then starts from an image diffused to the first row's t."""
+def below(steps: Any, t: int) -> Any:
+    """The rows, of any sampler, at t or less noisy: sampling then starts from an image diffused to the first row's t."""
     return jax.tree.map(lambda column: column[steps.t <= t], steps)
+
+
+def check_parameterisation(schedule: Schedule, parameterisation: Parameterisation) -> None:
+    """InputError where a network predicts eps and the schedule ends in pure noise, from which eps tells nothing of z0."""
+    if parameterisation == "eps" and schedule.abar[-1] == 0:
+        raise InputError("the schedule ends with zero signal, which needs a network that predicts v; this one predicts eps")
 
 
 def denoiser(predict: Predict, schedule: Schedule, parameterisation: Parameterisation) -> Denoiser:
@@ -126,8 +133,7 @@ def denoiser(predict: Predict, schedule: Schedule, parameterisation: Parameteris
     Raises:
         InputError: eps with a schedule that ends in pure noise, from which it tells nothing of z0.
     """
-    if parameterisation == "eps" and schedule.abar[-1] == 0:
-        raise InputError("the schedule ends with zero signal, which needs a network that predicts v; this one predicts eps")
+    check_parameterisation(schedule, parameterisation)
 
     def denoise(z_t: Latent, t: Int[Array, ""]) -> Latent:
         signal, noise = schedule.scales(t)

@@ -10,6 +10,18 @@ Resized = Float32[np.ndarray, "h w 3"]
 Size = tuple[int, int]  # height, width
 
 
+def target_size(size: Size, upscale: int | float = 1, long_side: int | None = None) -> Size:
+    """`size` times `upscale`, or with a longer side of `long_side` pixels."""
+    factor = long_side / max(size) if long_side else upscale
+    return tuple(max(1, round(n * factor)) for n in size)
+
+
+def bucket(length: int, multiple: int) -> int:
+    """The least of multiple x 1, 2, 3, 4, 6, 8, 12, 16, … that holds `length`: few, at most half larger."""
+    halves = (multiple * n << k for k in range(64) for n in (2, 3))
+    return multiple if length <= multiple else next(n for n in halves if n >= length)
+
+
 def short_edge(size: Size, least: int) -> Size:
     """`size`, enlarged to a shorter side of `least` pixels where it is smaller; the longer side is rounded down."""
     short = min(size)
@@ -17,15 +29,21 @@ def short_edge(size: Size, least: int) -> Size:
 
 
 def enlarge(image: Photo, size: Size) -> Resized:
-    """The user's own scaling of an image in [0, 1]: Pillow's bicubic filter on 8 bits."""
+    """The user's own scaling of an image in [0, 1]: Pillow's bicubic filter, on 8 bits if the image has no more."""
     if size == image.shape[:2]:
         return image
-    pixels = Image.fromarray(np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8))
-    return np.asarray(pixels.resize(size[::-1], Image.Resampling.BICUBIC)).astype(np.float32) / np.float32(255)
+    pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+    if not np.allclose(pixels / np.float32(255), image, atol=1e-4):
+        return np.stack([_bicubic(Image.fromarray(channel), size) for channel in np.moveaxis(image, -1, 0)], axis=-1)
+    return _bicubic(Image.fromarray(pixels), size).astype(np.float32) / np.float32(255)
 
 
-def resize(image: Photo, size: Size) -> Resized:
+def _bicubic(image: Image.Image, size: Size) -> np.ndarray:
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def resize(image: Float32[np.ndarray, "H W C"], size: Size) -> Float32[np.ndarray, "h w C"]:
     """Bicubic (a = -1/2), antialiased where it shrinks; overshoots are kept. PyTorch's `interpolate(…, antialias=True)`."""
     if size == image.shape[:2]:
         return image
-    return np.asarray(jax.image.resize(image, (*size, 3), "bicubic", antialias=True))
+    return np.asarray(jax.image.resize(image, (*size, image.shape[-1]), "bicubic", antialias=True))

@@ -86,8 +86,8 @@ _V2 = {
     "sampler": "ddpm", "steps": 50, "cfg": 4.0, "prompt": "",
     "negative_prompt": "low quality, blurry, low-resolution, noisy, unsharp, weird textures",
 }  # fmt: skip
-_V21 = {  # the original's sampler is dpm++_3m_sde with 10 steps; spaced DDPM with 50 until that is here
-    "sampler": "ddpm", "steps": 50, "cfg": 6.0,
+_V21 = {
+    "sampler": "dpm++_3m_sde", "steps": 10, "cfg": 6.0,
     "prompt": "Cinematic, High Contrast, highly detailed, taken using a Canon EOS R camera, hyper detailed photo - realistic "
     "maximum detail, 32k, Color Grading, ultra HD, extreme meticulous detailing, skin pore detailing, hyper "
     "sharpness, perfect without deformations.",

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffbir_jax.diffusion.guidance import cfg, free, latent_guidance, rgb_guidance
+from diffbir_jax.diffusion.guidance import cfg, free, latent_guidance, region_weights, rgb_guidance
 
 
 @pytest.fixture
@@ -74,3 +74,28 @@ def test_the_gradient_goes_through_jit_with_traced_scale_and_window(latents):
     run = jax.jit(lambda scale, window: latent_guidance(target, scale, 1, window)(z0, jnp.int32(10)))
     np.testing.assert_allclose(run(3.0, (-1, 1001)), -6.0 * (z0 - target) / CHW, atol=1e-6)
     assert not jnp.any(run(3.0, (500, 1001))) and run._cache_size() == 1
+
+
+def test_region_weights_of_a_ramp_have_a_closed_form():
+    """Luma rising by r a pixel has Sobel's magnitude 8 r, 4 r at the repeated border: 1 - tanh of a 2 x 2 patch's sum."""
+    r = 0.01
+    ramp = jnp.broadcast_to(r * jnp.arange(8.0)[None, None, :, None], (1, 6, 8, 3))
+    weights = region_weights(ramp)[0, :, :, 0]
+    np.testing.assert_allclose(weights[:, 2:6], 1 - np.tanh(0.9999 * 32 * r), atol=1e-5)
+    np.testing.assert_allclose(weights[:, [0, 1, 6, 7]], 1 - np.tanh(0.9999 * 24 * r), atol=1e-5)
+
+
+@pytest.mark.parametrize("height, width", [(7, 9), (6, 9), (7, 8)])
+def test_region_weights_of_a_flat_image_are_1(height, width):
+    np.testing.assert_array_equal(region_weights(jnp.full((2, height, width, 3), 0.4)), jnp.ones((2, height, width, 1)))
+
+
+def test_weights_scale_the_gradient_where_they_are(latents):
+    """A latent pixel has the mean weight of the 4 x 4 pixels that it stands for; in pixels every weight counts alone."""
+    z0, target = latents
+    weights = jnp.asarray(np.random.default_rng(2).uniform(size=(2, 16, 20, 1)), jnp.float32)
+    means = np.asarray(weights).reshape(2, 4, 4, 5, 4).mean((2, 4))[..., None]
+    shift = latent_guidance(target, 7.0, 1, weights=weights)(z0, jnp.int32(10))
+    np.testing.assert_allclose(shift, -2 * 7.0 * means * (z0 - target) / CHW, atol=1e-6)
+    pixels = rgb_guidance(lambda z: z, target, 2.0, 1, weights=weights[:, :4, :5])(z0, jnp.int32(10))
+    np.testing.assert_allclose(pixels, -2.0 * 8 * weights[:, :4, :5] * (z0 - target) / CHW, atol=1e-6)

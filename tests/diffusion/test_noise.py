@@ -22,3 +22,16 @@ def test_recorded_draws_are_those_of_their_step():
     steps, draws = spaced(5), np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1, 1)
     noise = recorded(steps, draws)
     assert [float(noise(t, jnp.zeros((1, 1, 1, 1))).squeeze()) for t in steps.t] == [0, 1, 2, 3, 4]
+
+
+def test_a_steps_draws_are_its_own():
+    keys, like = jax.random.split(jax.random.key(2), 1), jnp.zeros((1, 64, 64, 4))
+    drawn = np.stack([streams(keys)(t, like, draw).ravel() for t in (0, 1001) for draw in (0, 1)])
+    np.testing.assert_allclose(np.corrcoef(drawn), np.eye(4), atol=0.03)
+
+
+def test_recorded_draws_of_one_step_follow_one_another():
+    steps, draws = spaced(3), np.arange(6, dtype=np.float32).reshape(6, 1, 1, 1, 1)
+    noise = recorded(steps, draws)
+    like = jnp.zeros((1, 1, 1, 1))
+    assert [float(noise(t, like, draw).squeeze()) for t in steps.t for draw in (0, 1)] == [0, 1, 2, 3, 4, 5]

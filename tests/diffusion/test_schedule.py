@@ -4,7 +4,9 @@ import pytest
 from golden import vectors
 
 from diffbir_jax.diffusion.noise import diffuse
+from diffbir_jax.diffusion.samplers import SAMPLERS
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, below, ddim_rows, denoiser, spaced
+from diffbir_jax.diffusion.sigmas import k_levels, nearest_time
 from diffbir_jax.errors import InputError
 
 
@@ -49,11 +51,31 @@ def test_rows_end_as_documented():
     assert below(spaced(5), 600).t.tolist() == [500, 250, 0]
 
 
-@pytest.mark.parametrize("rows", [spaced, ddim_rows])
+@pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("n", [0, -3, 1001])
-def test_steps_out_of_range_are_refused(rows, n):
+def test_steps_out_of_range_are_refused(name, n):
     with pytest.raises(InputError, match=f"steps is {n}; give 1 to 1000, for example 50"):
-        rows(n)
+        SAMPLERS[name].rows(n, SCALED_LINEAR, 0.0)
+
+
+@pytest.mark.parametrize("schedule", [SCALED_LINEAR, ZERO_SNR])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_rows_of_any_number_of_steps_are_finite_and_fall(name, schedule):
+    for n in (1, 2, 7, 50, 1000):
+        rows = SAMPLERS[name].rows(n, schedule, 0.0)
+        assert all(np.isfinite(column).all() for column in rows)
+        assert (np.diff(rows.t) <= 0).all() and len(rows.t) >= min(n, 999) and rows.t.dtype == np.int32
+
+
+def test_between_levels_the_network_sees_the_nearest_one():
+    levels = k_levels(5, ZERO_SNR)
+    assert nearest_time(levels, np.array([1e5, 6000, levels.sigma[2] * 1.01, levels.sigma[4], 0.0])).tolist() == [
+        999,
+        999,
+        599,
+        199,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("t", [0, 500, 999])

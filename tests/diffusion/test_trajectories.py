@@ -10,8 +10,8 @@ from golden import relative, vectors
 
 from diffbir_jax.diffusion.guidance import cfg, free, latent_guidance, rgb_guidance
 from diffbir_jax.diffusion.noise import recorded
-from diffbir_jax.diffusion.samplers import ddim, ddpm
-from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, ddim_rows, denoiser, spaced
+from diffbir_jax.diffusion.samplers import SAMPLERS
+from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR
 from diffbir_jax.models.autoencoder import AutoencoderKL
 from diffbir_jax.models.control import LAControlNet
 from diffbir_jax.models.unet import UNet
@@ -36,7 +36,7 @@ def nhwc(x):
 
 @pytest.fixture(scope="module")
 def golden():
-    return vectors("trajectories")
+    return vectors("trajectories") | vectors("samplers_dpmpp_2m")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def sample(golden):
     data = {name: nhwc(golden[f"in.{name}"]) for name in ("x_T", "noise", "cond_latent", "rgb_target")}
     text, no_text = golden["in.context"], golden["in.uncond_context"]
 
-    def run(sampler=ddpm, rows=spaced, schedule=SCALED_LINEAR, parameterisation="eps", w=None, rescaled=False, guide="", **options):
+    def run(name="ddpm", schedule=SCALED_LINEAR, parameterisation="eps", w=None, rescaled=False, guide="", **options):
         @jax.jit
         def compiled(nets, data, text, no_text):
             def predict(z_t, t, c):
@@ -66,9 +66,10 @@ def sample(golden):
                 "latent": lambda: latent_guidance(data["cond_latent"], **options),
                 "rgb": lambda: rgb_guidance(decode, (data["rgb_target"] + 1) / 2, **options),
             }
-            steps = rows(5, schedule)
-            denoise = denoiser(guided, schedule, parameterisation)
-            return sampler(denoise, data["x_T"], steps, recorded(steps, data["noise"]), guides[guide]() if guide else free)
+            sampler, guided_by = SAMPLERS[name], guides[guide]() if guide else free
+            steps = sampler.rows(5, schedule, 0.0)
+            denoise, start = sampler.denoiser(guided, schedule, parameterisation), sampler.start(data["x_T"], steps)
+            return sampler.sample(denoise, start, steps, recorded(steps, data["noise"]), guided_by)
 
         return compiled(nets, data, text, no_text)
 
@@ -99,6 +100,7 @@ def test_ddpm_goes_through_the_originals_states(golden, sample, name, options):
         assert difference(golden, f"{name}_z0", trace.z0) < 1e-5
 
 
-def test_ddim_ends_where_the_original_does(golden, sample):
-    z, _ = sample(ddim, ddim_rows)
-    assert difference(golden, "ddim_eta0_cfg1", z) < 1e-5
+@pytest.mark.parametrize("sampler, name", [("ddim", "ddim_eta0_cfg1"), ("dpm++_2m", "dpmpp_2m_cfg1")])
+def test_the_ode_samplers_end_where_the_originals_do(golden, sample, sampler, name):
+    z, _ = sample(sampler)
+    assert difference(golden, name, z) < 1e-5

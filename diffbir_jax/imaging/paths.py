@@ -1,0 +1,125 @@
+"""Which files are read, and where their results go."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from diffbir_jax.errors import InputError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2")
+HEIC = (".heic", ".heif")  # with the extra `heif`
+
+
+def find_images(inputs: Iterable[str | Path]) -> list[Path]:
+    """The files that `inputs` (files or folders) stand for, in the order given, a folder's sorted, its subfolders left out.
+
+    Files are taken as they are, missing ones too: `read_image` tells about each. So is a folder without images, unless nothing
+    else was given.
+
+    Raises:
+        InputError: folders were given, and no image is in any.
+    """
+    inputs = [Path(i) for i in inputs]
+    found = [path for given in inputs for path in (images_in(given) if given.is_dir() else [given]) or [given]]
+    _check_found(inputs, found)
+    return found
+
+
+def images_in(folder: Path, recursive: bool = False) -> list[Path]:
+    """The image files of a folder by their extension, in any case of letters, sorted; hidden ones and HEIC left out."""
+    paths = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(p for p in paths if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
+
+
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """The name of the PNG to write for each input: its stem, or its full name where two stems are equal.
+
+    Raises:
+        InputError: two inputs have the same full name.
+    """
+    return [str(target) for target in _targets(paths, [Path()] * len(paths), ".png")]
+
+
+def outputs_for(inputs: Iterable[str | Path], output: str | Path, suffix: str = ".png") -> list[tuple[Path, Path]]:
+    """Every image that `inputs` stand for, in the order given, and the file to write for it.
+
+    A file goes to OUTPUT/NAME.png. A folder is walked with its subfolders, sorted, and its tree mirrored under `output`: hidden
+    files and folders, links to folders and `output` itself are left out. Images in one folder that would have one result get it
+    by their full name: a.jpg.png, a.png.png. An image named twice is taken once. Missing files, and folders without images
+    unless nothing else was given, are passed on: `read_picture` tells about each.
+
+    Raises:
+        InputError: no image is found, a folder cannot be read, `output` is an input, two images still have one result, or a
+            result would overwrite an input.
+    """
+    inputs, output = [Path(i) for i in inputs], Path(output)
+    for given in inputs:
+        if given.resolve() == output.resolve():
+            raise InputError(f"{given} is input and output; give another folder for the results")
+    found = {}  # by the real path, the first mention of each
+    for path, place in (row for given in inputs for row in (_walk(given, output) or [(given, Path())])):
+        found.setdefault(path.resolve(), (path, place))
+    paths = [path for path, _ in found.values()]
+    _check_found(inputs, paths)
+    targets = [output / target for target in _targets(paths, [place for _, place in found.values()], suffix)]
+    for target in targets:
+        if target.resolve() in found:
+            raise InputError(f"{target} is an input and would be overwritten; give another folder for the results")
+    return list(zip(paths, targets, strict=True))
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Makes the folder and its parents where missing, and sees that files can be written there.
+
+    Raises:
+        InputError: it cannot be made, is a file, or is not writable.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to the folder {folder}: permission denied")
+    return folder
+
+
+def _walk(given: Path, output: Path) -> list[tuple[Path, Path]]:
+    """The images below a folder, each with its place in the tree; none for a file."""
+    rows = []
+    for root, folders, names in os.walk(given, onerror=_refuse):
+        here = Path(root)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n).resolve() != output.resolve())
+        images = (n for n in sorted(names) if not n.startswith(".") and Path(n).suffix.lower() in EXTENSIONS + HEIC)
+        rows += [(here / name, here.relative_to(given)) for name in images]
+    return rows
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, (NotADirectoryError, FileNotFoundError)):
+        raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
+
+def _targets(paths: Sequence[Path], places: Sequence[Path], suffix: str) -> list[Path]:
+    """PLACE/STEM.png, or PLACE/NAME.png where two have that in common."""
+    short = Counter((place, path.stem) for path, place in zip(paths, places, strict=True))
+    targets = [
+        place / f"{path.stem if short[place, path.stem] == 1 else path.name}{suffix}"
+        for path, place in zip(paths, places, strict=True)
+    ]
+    for target, times in Counter(targets).items():
+        if times > 1:
+            same = [str(path) for path, t in zip(paths, targets, strict=True) if t == target]
+            raise InputError(f"{' and '.join(same)} would be written to the same file {target}; restore them to different folders")
+    return targets
+
+
+def _check_found(inputs: Sequence[Path], found: Sequence[Path]) -> None:
+    if inputs and all(path.is_dir() for path in found):
+        raise InputError(no_images(inputs[0]))
+
+
+def no_images(folder: Path) -> str:
+    """What to say of a folder without images."""
+    return f"{folder} is a folder without images; it should hold files that end in {', '.join(EXTENSIONS)}"
