@@ -5,7 +5,7 @@ python -m diffbir_jax.train --config configs/tiny_autoencoder.py --workdir workd
 Hardware: one CPU core, 2 s a step, half an hour. The shipped weights saw 800 steps: 40 dB on crops of the training photographs.
 """
 
-from diffbir_jax.training.config import recipe
+from diffbir_jax.training.config import SMOKE, recipe
 
 
 def get_config(size="full"):
@@ -20,5 +20,5 @@ def get_config(size="full"):
     }
     changes = {"data__recipe": "", "data__crop": 64, "data__batch": 8, "optimizer__learning_rate": 2e-3, "steps": 1000}
     if size == "smoke":
-        changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
+        changes |= SMOKE
     return recipe("autoencoder", network, **changes)

@@ -5,7 +5,7 @@ python -m diffbir_jax.train --config configs/tiny_prior.py --workdir workdir/pri
 Hardware: one CPU core, 1 s a step, half an hour. The shipped weights saw 800 steps of it, and learnt on in stage 2.
 """
 
-from diffbir_jax.training.config import recipe
+from diffbir_jax.training.config import SMOKE, recipe
 
 
 def get_config(size="full"):
@@ -30,5 +30,5 @@ def get_config(size="full"):
         "defaults": {"sampler": "ddim", "steps": 20, "start": "condition", "strength": 0.25},
     }
     if size == "smoke":
-        changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
+        changes |= SMOKE
     return recipe("prior", network, **changes)

@@ -6,7 +6,7 @@ Hardware: one CPU core, 1 s a step, 100 minutes. The shipped weights saw 4000 st
 codeformer, then 3000 steps of this: 0.8 dB better than their input on crops of the training photographs.
 """
 
-from diffbir_jax.training.config import recipe
+from diffbir_jax.training.config import SMOKE, recipe
 
 
 def get_config(size="full"):
@@ -27,5 +27,5 @@ def get_config(size="full"):
         "steps": 6000,
     }
     if size == "smoke":
-        changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
+        changes |= SMOKE
     return recipe("stage1", network, **changes)

@@ -6,7 +6,7 @@ Hardware: two CPU cores, 1.2 s a step, an hour. The shipped weights saw 1200 ste
 then 2200 with the autoencoder's balanced ones.
 """
 
-from diffbir_jax.training.config import recipe
+from diffbir_jax.training.config import SMOKE, recipe
 
 
 def get_config(size="full"):
@@ -20,5 +20,5 @@ def get_config(size="full"):
         "steps": 3000,
     }
     if size == "smoke":
-        changes |= {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
+        changes |= SMOKE
     return recipe("stage2", {}, **changes)

@@ -1,8 +1,10 @@
 """Train a network: python -m diffbir_jax.train --config configs/tiny_stage1.py --workdir RUN [--config.key=value …].
 
-Started again with the same arguments it goes on from the newest checkpoint in the work folder.
+Started again with the same arguments it goes on from the newest checkpoint in the work folder; SIGTERM saves and ends it. With
+--dry-run it prints the recipe and what it costs, and ends.
 """
 
+import argparse
 import ast
 import functools
 import runpy
@@ -25,22 +27,28 @@ def read_config(argument: str, overrides: list[str]) -> Any:
     path, _, size = argument.partition(":")
     if not Path(path).is_file():
         raise InputError(f"there is no recipe {path}; give a file, for example configs/tiny_stage1.py")
+    if size not in ("", "full", "smoke"):
+        raise InputError(f"{argument} names the size {size!r}; give {path} or {path}:smoke")
     get_config = runpy.run_path(path).get("get_config")
     if get_config is None:
         raise InputError(f"{path} has no get_config(); give a recipe, for example configs/tiny_stage1.py")
     config = get_config(size) if size else get_config()
     for override in overrides:
-        if not override.startswith(PREFIX) or "=" not in override:
-            raise InputError(f"{override} was not understood; the flags are --config, {PREFIX}KEY=VALUE and --workdir")
-        key, _, text = override.removeprefix(PREFIX).partition("=")
-        *groups, name = key.split(".")
-        try:
-            group = functools.reduce(getattr, groups, config)
-            group[name] = _value(text)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).strip("'\"").split()).partition(" and cannot be added")[0]
-            raise InputError(f"{override} does not fit the recipe: {reason}") from None
+        _apply(config, override)
     return config
+
+
+def _apply(config: Any, override: str) -> None:
+    if not override.startswith(PREFIX) or "=" not in override:
+        raise InputError(f"{override} was not understood; the flags are those of --help and {PREFIX}KEY=VALUE")
+    key, _, text = override.removeprefix(PREFIX).partition("=")
+    *groups, name = key.split(".")
+    try:
+        group = functools.reduce(getattr, groups, config)
+        group[name] = _value(text)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).strip("'\"").split()).partition(" and cannot be added")[0]
+        raise InputError(f"{override} does not fit the recipe: {reason}") from None
 
 
 def _value(text: str) -> Any:
@@ -53,17 +61,42 @@ def _value(text: str) -> Any:
 def main(argv: list[str] | None = None) -> int:
     parser = cli.Parser(prog="diffbir_jax.train", description=__doc__.strip())
     parser.add_argument("--config", required=True, help="a recipe, configs/NAME.py, or configs/NAME.py:smoke for the small one")
-    parser.add_argument("--workdir", required=True, type=Path, help="folder for checkpoints and TensorBoard files")
+    parser.add_argument("--workdir", type=Path, help="folder for checkpoints, metrics and samples")
+    parser.add_argument("--dry-run", action="store_true", help="print the recipe, parameters, memory and FLOPs, and end")
+    parser.add_argument("--coordinator", default="", help="HOST:PORT of the first of several processes; clusters tell it")
+    parser.add_argument("--process-count", type=int, default=0, help="processes of this run")
+    parser.add_argument("--process-index", type=int, default=-1, help="of this one, from 0")
     args, overrides = parser.parse_known_args(argv)
+    return cli.run(lambda: _work(args, overrides), parser.prog)
 
-    def work() -> int:
-        config = read_config(args.config, overrides)
-        from diffbir_jax.training.loop import train  # JAX loads only for a good command line
 
-        train(config, args.workdir)
-        return 0
+def _work(args: argparse.Namespace, overrides: list[str]) -> int:
+    config = read_config(args.config, overrides)
+    if args.dry_run:
+        return _dry_run(config)
+    if args.workdir is None:
+        raise InputError("no work folder given; add --workdir FOLDER")
+    from diffbir_jax.training.processes import Processes  # JAX loads only for a good command line
 
-    return cli.run(work, parser.prog)
+    Processes(args.coordinator, args.process_count, args.process_index).join()
+    from diffbir_jax.training.loop import train
+
+    train(config, args.workdir)
+    return 0
+
+
+def _dry_run(config: Any) -> int:
+    import jax
+
+    from diffbir_jax.training.checks import check, check_devices
+    from diffbir_jax.training.cost import cost_of
+
+    config.data.source = config.data.source or ("" if config.data.folder else "synthetic")  # no photographs are needed for it
+    check(config)
+    check_devices(config, jax.device_count())
+    print(config)
+    print(cost_of(config, jax.device_count()))
+    return 0
 
 
 if __name__ == "__main__":

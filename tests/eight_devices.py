@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from conftest import write_model  # which asks for 2 devices
+from toy import write_model
 
 from diffbir_jax import RestoreOptions, load_model, programs, restore_batch
 from diffbir_jax.models.swinir import SwinIR
@@ -23,10 +23,16 @@ def main() -> None:
     model = load_model(write_model(Path(tempfile.mkdtemp()), stage1))
     rng = np.random.default_rng(0)
     images = [rng.random((40 + 24 * (i % 3 == 0), 48, 3), np.float32) for i in range(13)]
-    options = RestoreOptions(steps=2, guidance_scale=100.0, guidance_space="rgb")
+    options = RestoreOptions(steps=2, guidance_scale=100.0)
     texts = []
     original = jax.stages.Lowered.compile
-    jax.stages.Lowered.compile = lambda self, **more: (texts.append(original(self, **more).as_text()), original(self, **more))[1]
+
+    def compile(self, **options):
+        program = original(self, **options)
+        texts.append(program.as_text())
+        return program
+
+    jax.stages.Lowered.compile = compile
     many, one = restore_batch(model, images, options, local_mesh(8)), restore_batch(model, images, options, local_mesh(1))
     for a, b in zip(many, one, strict=True):
         assert a.shape == b.shape and np.abs(a - b).max() < 1e-4, np.abs(a - b).max()

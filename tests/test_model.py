@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import write_model
+from toy import write_model
 
 from diffbir_jax import InputError, RestoreOptions, load_model, restore_images
 from diffbir_jax.models.bsrnet import RRDBNet

@@ -177,7 +177,7 @@ def test_sizes_that_are_asked_for(small_model):
         RestoreOptions(upscale=2, long_side=96)
 
 
-@pytest.mark.parametrize("options", [{}, {"guidance_scale": 100.0, "guidance_space": "rgb"}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"guidance_scale": 100.0, "guidance_space": "rgb"}, marks=pytest.mark.slow)])
 def test_tiles_agree_with_the_whole(small_model, options):
     """Where the networks see no further than the overlap they agree; here they do, so little is asked."""
     image = photo(96, 144)

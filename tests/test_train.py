@@ -7,7 +7,6 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 
 from diffbir_jax import train
 from diffbir_jax.weights.folder import load_network
@@ -61,28 +60,6 @@ def test_four_networks_train_into_one_model_folder(photos, tmp_path, capsys):
     assert autoencoder.channels == (8, 8) and all(np.isfinite(x).all() for x in jax.tree.leaves(params))
 
 
-def test_resuming_equals_never_having_stopped(photos, tmp_path):
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert train.main(command("tiny_stage1", photos, straight)) == 0
-    stop = {"steps": 0}
-    from diffbir_jax.training.loop import Report
-
-    original = Report.add
-
-    def add(self, number, metrics):
-        original(self, number, metrics)
-        stop["steps"] += 1
-        if stop["steps"] == 3:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Report, "add", add)
-        assert train.main(command("tiny_stage1", photos, broken)) == 130
-    assert train.main(command("tiny_stage1", photos, broken)) == 0
-    a, b = (flatten_dict(load_network(folder / "model", "stage1")[1], sep="/") for folder in (straight, broken))
-    assert all(np.array_equal(a[k], b[k]) for k in a)
-
-
 def test_any_source_trains_and_prompts_stay_behind(photos, tmp_path):
     (tmp_path / "photos.txt").write_text("".join(f"{path}\tA photo\n" for path in sorted(photos.iterdir())))
     data = {"folder": "", "source": tmp_path / "photos.txt", "crop_mode": "centre", "workers": 1, "prefetch": 1}
@@ -111,6 +88,14 @@ def test_any_source_trains_and_prompts_stay_behind(photos, tmp_path):
         (["--config.data.prefetch=0"], "data.prefetch is 0"),
         (["--config.data.batch=3"], "multiple of the 2 devices"),
         (["--steps=3"], "--steps=3"),
+        (["--config.optimizer.ema=1"], "optimizer.ema is 1"),
+        (["--config.optimizer.accumulate=2"], "optimizer.accumulate 2"),
+        (["--config.optimizer.drops=(3,)"], "optimizer.drops has 3"),
+        (["--config.optimizer.schedule=linear"], "optimizer.schedule is 'linear'"),
+        (["--config.precision=f16"], "precision is 'f16'"),
+        (["--config.validation.images=2"], "--config.validation.source"),
+        (["--config.network.unshuffle=8"], "data.crop is 32"),
+        (["--process-count=2"], "--coordinator"),
     ],
 )
 def test_a_bad_command_line_is_one_line_and_exit_2(photos, tmp_path, capsys, more, message):

@@ -8,6 +8,7 @@ from PIL import Image
 Photo = Float32[np.ndarray, "H W 3"]
 Resized = Float32[np.ndarray, "h w 3"]
 Size = tuple[int, int]  # height, width
+STRIP = 16
 
 
 def target_size(size: Size, upscale: int | float = 1, long_side: int | None = None) -> Size:
@@ -23,9 +24,16 @@ def bucket(length: int, multiple: int) -> int:
 
 
 def short_edge(size: Size, least: int) -> Size:
-    """`size`, enlarged to a shorter side of `least` pixels where it is smaller; the longer side is rounded down."""
-    short = min(size)
-    return size if short >= least else tuple(least if n == short else int(n * (least / short)) for n in size)
+    """`size`, enlarged to a shorter side of `least` pixels where it is smaller; the longer side is rounded down.
+
+    A strip is enlarged only until its longer side has STRIP times `least`: its pixels would grow with the square of the factor.
+    """
+    short, long = min(size), max(size)
+    if short >= least or long >= STRIP * least:
+        return size
+    if long * least > STRIP * least * short:
+        return tuple(STRIP * least if n == long else int(n * (STRIP * least / long)) for n in size)
+    return tuple(least if n == short else int(n * (least / short)) for n in size)
 
 
 def enlarge(image: Photo, size: Size) -> Resized:

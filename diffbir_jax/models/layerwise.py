@@ -7,31 +7,23 @@ network's to rounding; no tile overlaps another and nothing is computed twice. W
 import functools
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Float32, Float64, Int
+from jaxtyping import Array, Float, Float32, Int
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.autoencoder import AutoencoderKL
+from diffbir_jax.models.host_maps import Map, Target, cut, merged, patch_of, places
 from diffbir_jax.models.layers import pixel_shuffle, pixel_unshuffle
 from diffbir_jax.types import Params
 
 EPSILON = 1e-6
 QUERIES = 256
 Affine = tuple[Float32[Array | np.ndarray, "C"], Float32[Array | np.ndarray, "C"]]  # factor and summand of every channel
-
-
-class Map(NamedTuple):
-    """A feature map on the host and every channel's moments."""
-
-    values: Float[np.ndarray, "1 H W C"]
-    mean: Float64[np.ndarray, "C"] | None = None
-    variance: Float64[np.ndarray, "C"] | None = None
 
 
 def encode_layerwise(
@@ -82,7 +74,7 @@ class Walk:
     Attributes:
         net: its sizes and dtype of computation; parameters come with each call.
         tile: side of a tile in places of any map, even.
-        storage: of the maps. float16 halves the memory and loses about 80 dB below the signal; float32 loses nothing.
+        storage: of the maps: float16 halves the memory, at a relative error of about 1e-3; float32 loses nothing.
 
     Raises:
         InputError: `tile` is odd or below 8.
@@ -137,34 +129,26 @@ class Walk:
         """A 3x3 convolution of silu(affine(x)), or of x resampled, added to `onto`, which it replaces where it has the channels."""
         side = self.tile // 2 if resample == "down" else self.tile
         height, width = (2 * n if resample == "up" else n // 2 if resample == "down" else n for n in x.values.shape[1:3])
-        channels = params["kernel"].shape[-1]
-        in_place = onto is not None and onto.values.shape[-1] >= channels
-        out = onto.values[..., :channels] if in_place else np.empty((1, height, width, channels), self.storage)
-        run = functools.partial(_convolved, activate=activate, resample=resample, dtype=self.net.dtype, storage=self.storage)
-        moments, running = [], deque()
-
-        def finish() -> None:
-            (y, x), (part, *found) = running.popleft()
-            into = out[:, y : y + side, x : x + side]
-            into[:] = np.asarray(part)[:, : into.shape[1], : into.shape[2]]
-            moments.append([np.asarray(m, np.float64) for m in found])
-
-        for place in _places(height, width, side):
-            patch, inside = _patch(x.values, place, self.tile, resample)
-            residual = None if onto is None else _cut(onto.values, *place, side, side)[0]
+        target = Target((1, height, width, params["kernel"].shape[-1]), self.storage, onto)
+        run = functools.partial(_convolved, activate=activate, resample=resample, dtype=self.net.dtype)
+        running = deque()
+        for place in places(height, width, side):
+            patch, inside = patch_of(x.values, place, self.tile, resample)
+            residual = None if onto is None else cut(onto.values, *place, side, side)[0]
+            units = np.array([x.unit, target.onto_unit], np.float32)
             real = np.minimum([height - place[0], width - place[1]], side).astype(np.int32)
-            running.append((place, run(params, affine, patch, inside, real, residual, shortcut)))
-            if len(running) > 1:
-                finish()
-        finish()
-        return Map(out, *_merged(moments))
+            running.append((place, *run(params, affine, patch, inside, real, residual, shortcut, units)))
+            if len(running) > 1:  # the host copies while the device computes
+                target.put(*running.popleft())
+        target.put(*running.popleft())
+        return target.map()
 
     def attention(self, params: Params, x: Map) -> Map:
         """The middle's attention: all keys and values on the device, padded to one of few lengths; queries a chunk at a time."""
         affine, dtype = self.norm(params["group_norm"], x), self.net.dtype
-        tokens = x.values.reshape(-1, x.values.shape[-1])
+        tokens = np.float32(x.unit) * x.values.reshape(-1, x.values.shape[-1]).astype(np.float32)
         total, out = len(tokens), np.empty_like(tokens)
-        chunks = [(i, _cut(x.values.reshape(1, 1, *tokens.shape), 0, i, 1, QUERIES)[0][0, 0]) for i in range(0, total, QUERIES)]
+        chunks = [(i, cut(tokens[None, None], 0, i, 1, QUERIES)[0][0, 0]) for i in range(0, total, QUERIES)]
         keys = np.zeros((2, _bucket(total), tokens.shape[1]), jnp.dtype(dtype))
         for i, part in chunks:
             keys[:, i : i + QUERIES] = _keys(params, affine, part, dtype)
@@ -173,18 +157,18 @@ class Walk:
             done, *found = _attended(params, affine, part, held, np.array([total, total - i], np.int32), dtype)
             out[i : i + QUERIES] = np.asarray(done)[: total - i]
             moments.append([np.asarray(m, np.float64) for m in found])
-        return Map(out.reshape(x.values.shape), *_merged(moments))
+        return Map(out.reshape(x.values.shape), 1.0, *merged(moments))
 
 
-@functools.partial(jax.jit, static_argnames=("activate", "resample", "dtype", "storage"))
+@functools.partial(jax.jit, static_argnames=("activate", "resample", "dtype"))
 def _convolved(
     params: Params, affine: Affine | None, patch: Array, inside: Int[Array, "4"], real: Int[Array, "2"], residual: Array | None,
-    shortcut: Params | None, *, activate: bool, resample: str | None, dtype: DTypeLike, storage: DTypeLike,
-) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-    """One tile of `Walk.conv`, and the moments of its `real` rows and columns; outside the map the activation is zero."""
-    x = patch
+    shortcut: Params | None, units: Float[Array, "2"], *, activate: bool, resample: str | None, dtype: DTypeLike,
+) -> tuple[Array, ...]:  # fmt: skip
+    """One tile of `Walk.conv`, the peak and moments of its `real` rows and columns; outside the map the activation is zero."""
+    x = patch.astype(jnp.float32) * units[0]
     if affine is not None:
-        x = (x.astype(jnp.float32) * affine[0][None, None, None] + affine[1][None, None, None]).astype(dtype)
+        x = (x * affine[0][None, None, None] + affine[1][None, None, None]).astype(dtype)
         x = jnp.where(_mask(x.shape, inside[:2], inside[2:]), nn.silu(x) if activate else x, 0)
     if resample == "up":
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, 1:-1, 1:-1]
@@ -195,9 +179,10 @@ def _convolved(
         x = jax.lax.platform_dependent(x, kernel, cpu=_by_columns, default=_plain)
     x += params["bias"].astype(dtype)[None, None, None]
     if residual is not None:
-        residual = residual.astype(dtype)
+        residual = (residual.astype(jnp.float32) * units[1]).astype(dtype)
         x += residual if shortcut is None else _dense(shortcut, residual, dtype)
-    return x.astype(storage), *_moments(x, _mask(x.shape, jnp.zeros_like(real), real))
+    mask = _mask(x.shape, jnp.zeros_like(real), real)
+    return x.astype(jnp.float32), jnp.max(jnp.where(mask, jnp.abs(x), 0)), *_moments(x, mask)
 
 
 def _plain(x: Float[Array, "1 H W C"], kernel: Float[Array, "3 3 C D"], strides: tuple[int, int] = (1, 1)) -> Array:
@@ -254,42 +239,11 @@ def _moments(x: Float[Array, "1 H W C"], mask: Array) -> tuple[Float[Array, ""],
     return n, mean, jnp.where(mask, (x - mean[None, None, None]) ** 2, 0).sum((0, 1, 2))
 
 
-def _merged(moments: list[list[np.ndarray]]) -> tuple[Float64[np.ndarray, "C"], Float64[np.ndarray, "C"]]:
-    """Mean and variance of all parts together (Chan et al. 1979)."""
-    n, means, squares = (np.stack(column) for column in zip(*moments, strict=True))
-    share = (n / n.sum())[:, None]
-    mean = (share * means).sum(0)
-    return mean, squares.sum(0) / n.sum() + (share * (means - mean) ** 2).sum(0)
-
-
 def _mask(shape: tuple[int, ...], low: Int[Array, "2"], high: Int[Array, "2"]) -> Array:
     """Where a map's places lie in [low, high) in both directions."""
     y, x = jnp.arange(shape[1]), jnp.arange(shape[2])
     rows, columns = (y >= low[0]) & (y < high[0]), (x >= low[1]) & (x < high[1])
     return rows[None, :, None, None] & columns[None, None, :, None]
-
-
-def _places(height: int, width: int, side: int) -> list[tuple[int, int]]:
-    return [(y, x) for y in range(0, height, side) for x in range(0, width, side)]
-
-
-def _patch(values: np.ndarray, place: tuple[int, int], tile: int, resample: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """What a tile of the output at `place` is made of, with the convolution's halo, and which part of it is in the map."""
-    y, x = place
-    if resample == "down":  # padded by one at the end, see Downsample
-        return _cut(values, 2 * y, 2 * x, tile + 1, tile + 1)
-    if resample == "up":
-        return _cut(values, y // 2 - 1, x // 2 - 1, tile // 2 + 2, tile // 2 + 2)
-    return _cut(values, y - 1, x - 1, tile + 2, tile + 2)
-
-
-def _cut(values: Float[np.ndarray, "1 H W C"], y: int, x: int, h: int, w: int) -> tuple[np.ndarray, Int[np.ndarray, "4"]]:
-    """A copy of h x w places from (y, x) on, zero outside the map, and [top, left, bottom, right] of what is not."""
-    height, width = values.shape[1:3]
-    top, left, bottom, right = max(0, -y), max(0, -x), min(h, height - y), min(w, width - x)
-    cut = np.zeros((1, h, w, values.shape[-1]), values.dtype)
-    cut[:, top:bottom, left:right] = values[:, y + top : y + bottom, x + left : x + right]
-    return cut, np.array([top, left, bottom, right], np.int32)
 
 
 def _pointwise(params: Params, x: Float32[np.ndarray, "1 H W C"]) -> Float32[np.ndarray, "1 H W D"]:

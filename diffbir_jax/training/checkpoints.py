@@ -1,5 +1,6 @@
 """Orbax checkpoints: the state, the data iterator's position and the configuration, saved together."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,25 +8,67 @@ import jax
 import orbax.checkpoint as ocp
 
 from diffbir_jax.errors import InputError
+from diffbir_jax.training.checks import difference, flatten
 from diffbir_jax.training.state import TrainState
+
+# Keys that change nothing in what is trained: a run may go on with others.
+FREE = (
+    "log_every",
+    "checkpoint_every",
+    "keep",
+    "output_folder",
+    "data.cache",
+    "data.prefetch",
+    "guard.",
+    "validation.",
+)
 
 
 class Checkpoints:
-    """The checkpoints of one run, in WORKDIR/checkpoints; the newest `keep` are kept. Saving is asynchronous and atomic."""
+    """The checkpoints of one run, in WORKDIR/checkpoints. Saving is asynchronous and atomic.
 
-    def __init__(self, workdir: Path, config: dict[str, Any], keep: int = 2):
+    Args:
+        workdir: of the run.
+        config: its configuration, plain data; it holds the seed, so that with the step the state's random key is known.
+        keep: how many of the newest stay.
+        keep_every: checkpoints at multiples of this stay for good; 0: none.
+    """
+
+    def __init__(self, workdir: Path, config: dict[str, Any], keep: int = 2, keep_every: int = 0):
         self.config = config
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, keep_period=keep_every or None, cleanup_tmp_directories=True)
         self.manager = ocp.CheckpointManager(Path(workdir).absolute() / "checkpoints", options=options)
 
-    def save(self, state: TrainState, position: dict[str, Any]) -> None:
+    def save(self, state: TrainState, position: dict[str, Any], step: int) -> None:
+        """Starts to save; training may go on. A save that fails, this one or the one before, is a warning on stderr."""
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(position), config=ocp.args.JsonSave(self.config)
         )
-        self.manager.save(int(state.step), args=items)
+        self.wait()
+        if step in self.manager.all_steps():
+            return
+        try:
+            self.manager.save(step, args=items, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            self._warn(error)
+
+    def wait(self) -> None:
+        """Until the save under way is done; where it failed, a warning."""
+        try:
+            self.manager.wait_until_finished()
+        except (OSError, ValueError, RuntimeError) as error:
+            self._warn(error)
+
+    @property
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint."""
+        step = self.manager.latest_step()
+        return None if step is None else Path(self.manager.directory) / str(step)
 
     def restore(self, state: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest checkpoint shaped and placed like `state`, and the data position; None where there is none.
+        """The newest checkpoint, shaped and placed like `state`, and the data's position; None where there is none.
+
+        The checkpoint may be of another number of devices.
 
         Raises:
             InputError: the checkpoint was written with another configuration; the differences are named.
@@ -34,27 +77,23 @@ class Checkpoints:
         if step is None:
             return None
         saved = self.manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
-        if saved != self.config:
-            raise InputError(
-                f"{self.manager.directory} belongs to another configuration ({_difference(saved, self.config)}); "
-                "use it again or another --workdir"
-            )
+        if changes := difference(_bound(saved), _bound(self.config)):
+            raise InputError(f"{self.latest} belongs to another configuration ({changes}); use it again or another --workdir")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
         restored = self.manager.restore(step, args=items)
         return restored["state"], restored["data"]
 
     def close(self) -> None:
-        self.manager.wait_until_finished()
+        """Waits for the last save."""
+        self.wait()
         self.manager.close()
 
+    def _warn(self, error: Exception) -> None:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        kept = f"the newest whole one is {self.latest}" if self.latest else "there is none yet"
+        print(f"warning: a checkpoint could not be saved ({reason}); training goes on, {kept}", file=sys.stderr, flush=True)
 
-def _difference(saved: dict, given: dict, prefix: str = "") -> str:
-    found = []
-    for key in sorted(saved.keys() | given.keys()):
-        a, b = saved.get(key), given.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found.append(_difference(a, b, f"{prefix}{key}."))
-        elif a != b:
-            found.append(f"{prefix}{key} was {a}, is {b}")
-    return "; ".join(filter(None, found))
+
+def _bound(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flatten(config).items() if not key.startswith(FREE)}

@@ -1,13 +1,70 @@
-"""The keys of a recipe, their defaults and their checks."""
+"""The keys of a recipe, their defaults, and what the recipes of the paper share."""
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from diffbir_jax.errors import InputError
-from diffbir_jax.models.conv import IMPLEMENTATIONS
-
 TASKS = {"autoencoder": "autoencoder", "prior": "unet", "stage1": "stage1", "stage2": "control"}  # task -> the network it trains
+SMOKE = {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
+TOY_UNET = {"kind": "UNet", "channels": (8, 8), "blocks": 1, "attention": (False, True), "head_dim": 8, "groups": 4}
+TOY_SWINIR = {"kind": "SwinIR", "embed_dim": 8, "depths": (1,), "heads": (2,), "unshuffle": 2, "upsampler": "pixelshuffledirect"}
+TOY_NETWORKS = {
+    "unet": {**TOY_UNET, "context_dim": 16},
+    "autoencoder": {"kind": "AutoencoderKL", "channels": (8, 8), "blocks": 1, "groups": 4, "mid_attention": False},
+    "stage1": TOY_SWINIR,
+    "text_encoder": {"kind": "TextEncoder", "width": 16, "layers": 2, "heads": 2},
+}
+TOY = SMOKE | {  # the smoke of a full-size recipe: everything it does, on networks and images of no size
+    "data__source": "synthetic",
+    "data__crop": 32,
+    "data__crop_mode": "random",
+    "data__workers": 0,
+    "data__cache": False,
+    "precision": "f32",
+    "validation__source": "synthetic:1",
+    "validation__images": 2,
+    "validation__every": 4,
+    "validation__sampling_steps": 2,
+}
+
+DATA = {
+    "folder": "",  # of photographs, instead of a source
+    "crop": 128,  # pixels
+    "batch": 16,  # images, over all devices
+    "recipe": "codeformer",  # the degradation; "" for tasks that see only clean images
+    "cache": True,  # keep decoded photographs of a folder or list in memory, 3 bytes a pixel
+    "scale": (0.5, 1.0),  # photographs are resized by a factor drawn here before the crop; (): the crop keeps 0.7 to 1
+    "source": "",  # photographs: a folder, a list, shards, tfds:NAME, synthetic; see data.sources.open_source
+    "crop_mode": "random",  # or centre, the largest square, or none, for photographs of the crop's size
+    "recipe_overrides": {},  # fields of the degradation and their values
+    "workers": 0,  # processes that make batches; 0: a thread of this one
+    "prefetch": 4,  # batches held ready, in each process
+}
+OPTIMIZER = {
+    "learning_rate": 1e-4,
+    "warmup": 100,  # updates
+    "schedule": "cosine",  # or step or constant, after the warm-up
+    "final": 0.01,  # of the peak, at the cosine's end
+    "drops": (),  # of schedule step: pairs of an update and the factor that the rate is multiplied by
+    "b1": 0.9,
+    "b2": 0.99,
+    "weight_decay": 0.0,
+    "clip": 1.0,  # largest global norm of the gradient
+    "ema": 0.999,  # the average that is evaluated and kept; 0: none
+    "accumulate": 1,  # parts in which a device takes its share of the batch
+    "sharded": False,  # share the optimizer's state out over the devices (ZeRO, stage 1)
+}
+GUARD = {
+    "sigma": 10.0,  # a loss so many standard deviations above its running mean skips the update, as one not finite does
+    "patience": 20,  # skips in a row that end the run
+}
+VALIDATION = {
+    "source": "",  # photographs, of any kind that data.source takes
+    "images": 0,  # of the fixed set; 0: no validation
+    "every": 1000,
+    "sampling_steps": 50,
+}
+SAMPLING = {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}
 
 
 def recipe(task: str, network: dict[str, Any], **changes: Any) -> ConfigDict:
@@ -24,93 +81,88 @@ def recipe(task: str, network: dict[str, Any], **changes: Any) -> ConfigDict:
             "steps": 1000,  # optimizer updates in all
             "network": network,
             "model_folder": "workdir/tiny",  # frozen networks are read here, the trained one is written here
+            "output_folder": "",  # or here
+            "random_networks": {},  # name -> kind and sizes: frozen networks drawn at random instead, to try a recipe out
             "start_from": "",  # a model folder whose network of this task is trained on, instead of a new one
-            "data": {
-                "folder": "",  # of photographs, instead of a source
-                "crop": 128,  # pixels
-                "batch": 16,  # images, over all devices
-                "recipe": "codeformer",  # the degradation; "" for tasks that see only clean images
-                "cache": True,  # keep decoded photographs of a folder or list in memory, 3 bytes a pixel
-                "scale": (0.5, 1.0),  # photographs are resized by a factor drawn here before the crop; (): the crop keeps 0.7 to 1
-                "source": "",  # photographs: a folder, a list, shards, tfds:NAME, synthetic; see data.sources.open_source
-                "crop_mode": "random",  # or centre, the largest square, or none, for photographs of the crop's size
-                "recipe_overrides": {},  # fields of the degradation and their values
-                "workers": 0,  # processes that make batches; 0: a thread of this one
-                "prefetch": 4,  # batches held ready, in each process
-            },
-            "optimizer": {
-                "learning_rate": 1e-4,
-                "warmup": 100,
-                "final": 0.01,
-                "b1": 0.9,
-                "b2": 0.99,
-                "weight_decay": 0.0,
-                "clip": 1.0,
-                "ema": 0.999,
-            },
+            "data": DATA,
+            "optimizer": OPTIMIZER,
+            "guard": GUARD,
+            "validation": VALIDATION,
+            "precision": "f32",  # of the computation, or bf16; trained weights and moments are float32
+            "frozen_precision": "f32",  # of the frozen networks' weights, or bf16
+            "remat": False,  # compute the UNet's and control branch's blocks again in the backward pass
             "conv_implementation": "xla",  # or winograd, faster on CPUs: of the UNet and its control branch
+            "attention_implementation": "chunked",  # or einsum, xla, cudnn: of the UNet and its control branch
             "log_every": 20,
             "checkpoint_every": 200,
+            "keep": 2,  # newest checkpoints
+            "keep_every": 0,  # steps: keep these checkpoints for good; 0: none
+            **_of_task(task),
         }
     )
-    if task == "autoencoder":
-        config.kl_weight = 1e-4
-    if task == "stage1":
-        config.relative_loss = False  # divide an image's error by its input's
-    if task in ("prior", "stage2"):
-        config.noises = 1  # times that a batch's images are used, each with a step and noise of their own
-    if task == "stage2":
-        config.control_dropped = 0.0  # above 0 the prior learns along, and this share of the images is seen without control
-    if task == "prior":
-        sampling = {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}
-        config.sampling = ConfigDict(sampling)  # copied into model.json: how restorations are made with this prior
-        config.defaults = ConfigDict()  # and this: the options of a restoration that the model prefers
     with config.unlocked():
         for key, value in changes.items():
             config.update_from_flattened_dict({key.replace("__", "."): value})
     config.lock().network.unlock()  # a network's other sizes may be added
     config.data.recipe_overrides.unlock()
-    if task == "prior":
+    config.random_networks.unlock()
+    if task in ("prior", "stage2"):
+        config.sampling.unlock()
         config.defaults.unlock()
     return config
 
 
-def check(config: ConfigDict) -> None:
-    """Refuses impossible values before anything is compiled.
-
-    Raises:
-        InputError: names the key, what was given and what is accepted.
-    """
-    if config.task not in TASKS:
-        raise InputError(f"task is {config.task!r}; give one of {', '.join(TASKS)}")
-    positive = ("steps", "log_every", "checkpoint_every", "optimizer.learning_rate", "optimizer.clip")
-    positive += ("data.crop", "data.batch", "data.prefetch")
-    flat = {"data." + k: v for k, v in config.data.items()} | {"optimizer." + k: v for k, v in config.optimizer.items()}
-    flat |= {k: config[k] for k in ("steps", "log_every", "checkpoint_every")}
-    for key in positive:
-        if flat[key] <= 0:
-            raise InputError(f"{key} is {flat[key]}; give a number above 0")
-    if not 0 <= config.optimizer.ema < 1:
-        raise InputError(f"optimizer.ema is {config.optimizer.ema}; give 0 to below 1, for example 0.999")
-    if config.get("noises", 1) < 1:
-        raise InputError(f"noises is {config.noises}; give 1 or more")
-    if not 0 <= config.get("control_dropped", 0) < 1:
-        raise InputError(f"control_dropped is {config.control_dropped}; give 0 to below 1, for example 0.3")
-    if config.conv_implementation not in IMPLEMENTATIONS:
-        raise InputError(f"conv_implementation is {config.conv_implementation!r}; give one of {', '.join(IMPLEMENTATIONS)}")
-    _check_data(config.data)
+def _of_task(task: str) -> dict[str, Any]:
+    """The keys that only some tasks have."""
+    own = {
+        "autoencoder": {"kl_weight": 1e-4},
+        "stage1": {"relative_loss": False},  # divide an image's error by its input's
+        "prior": {"sampling": SAMPLING},  # copied into model.json: how restorations are made with this prior
+        "stage2": {
+            "sampling": {},  # what is to differ from the prior's, for example the parameterisation
+            "branch": "LAControlNet",  # or ControlNet, which sees the restored image through an encoder of its own
+            "trained": "all",  # or added: the layers that the UNet has not, and the first convolution
+            "restoration": True,  # False: the condition is the degraded image
+            "control_dropped": 0.0,  # above 0 the prior learns along, and this share of the images is seen without control
+            "captions_dropped": 1.0,  # share of the images that get the empty prompt
+            "noise_augmentation": 0,  # the condition is diffused to a step drawn below this
+        },
+    }[task]
+    if task in ("prior", "stage2"):
+        own |= {
+            "noises": 1,  # times that a batch's images are used, each with a step and noise of their own
+            "defaults": {},  # copied into model.json: the options of a restoration that the model prefers
+        }
+    return own
 
 
-def _check_data(data: ConfigDict) -> None:
-    if data.scale and not (len(data.scale) == 2 and 0 < data.scale[0] <= data.scale[1] <= 1):
-        raise InputError(
-            f"data.scale is {data.scale}; give two factors 0 < low <= high <= 1, or () to keep 0.7 to 1 of the shorter side"
-        )
-    if data.workers < 0:
-        raise InputError(f"data.workers is {data.workers}; give 0 or more")
-    if data.recipe_overrides and not data.recipe:
-        raise InputError("data.recipe_overrides has no recipe to change; give data.recipe too")
-    if not (data.source or data.folder):
-        raise InputError("no photographs given; add --config.data.folder=FOLDER or --config.data.source=SOURCE")
-    if data.source and data.folder:
-        raise InputError(f"data.source is {data.source} and data.folder is {data.folder}; give one of them")
+_PAPER = {  # of every full-size recipe (DiffBIR v1, section 4.1): 512 pixels, AdamW at a constant rate
+    "data__crop": 512,
+    "data__scale": (),
+    "data__cache": False,
+    "data__workers": 8,
+    "optimizer__schedule": "constant",
+    "optimizer__warmup": 0,
+    "optimizer__b2": 0.999,
+    "optimizer__ema": 0.0,
+    "precision": "bf16",
+    "log_every": 50,
+    "checkpoint_every": 1000,
+    "keep_every": 10_000,
+    "validation__every": 1000,
+}
+
+
+def paper_stage1(size: str, **changes: Any) -> ConfigDict:
+    """Stage 1 as the paper trains it (section 4.1: batch 96, 150 000 steps); "smoke": the same on toy networks."""
+    full = _PAPER | {"data__batch": 96, "data__crop_mode": "centre", "steps": 150_000} | changes
+    return recipe("stage1", TOY_SWINIR, **full | TOY) if size == "smoke" else recipe("stage1", {"kind": "SwinIR"}, **full)
+
+
+def paper_stage2(size: str, **changes: Any) -> ConfigDict:
+    """Stage 2 as the paper trains it (section 4.1: batch 192, 25 000 steps); "smoke": the same on toy networks."""
+    memory = {"frozen_precision": "bf16", "remat": True, "optimizer__weight_decay": 0.01}
+    full = _PAPER | memory | {"data__batch": 192, "steps": 25_000, "model_folder": "workdir/prior"} | changes
+    if size != "smoke":
+        return recipe("stage2", {}, **full)
+    return recipe("stage2", {}, **full | TOY | {"random_networks": TOY_NETWORKS, "model_folder": "workdir/smoke"})

@@ -1,195 +1,166 @@
 """A training run, in the order of events."""
 
-import json
+import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 
-from diffbir_jax.data.pipeline import training_batches
-from diffbir_jax.data.sources import open_source
-from diffbir_jax.degradation.recipes import find_recipe
-from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR
 from diffbir_jax.errors import InputError
-from diffbir_jax.models.autoencoder import balance, fit_shortcut
-from diffbir_jax.models.control import LAControlNet, control_from_unet
-from diffbir_jax.models.unet import UNetEncoder
-from diffbir_jax.training import steps
+from diffbir_jax.models.autoencoder import fit_shortcut
+from diffbir_jax.training import cost
+from diffbir_jax.training.batches import Batches, data_stream, fixed_set, put, sample_images
 from diffbir_jax.training.checkpoints import Checkpoints
-from diffbir_jax.training.config import TASKS, check
-from diffbir_jax.training.state import init_state, make_optimizer
-from diffbir_jax.weights.folder import load_network, network, read_card, save_network, write_card
+from diffbir_jax.training.checks import check, check_devices
+from diffbir_jax.training.evaluation import make_evaluation, write_sheet
+from diffbir_jax.training.export import export
+from diffbir_jax.training.networks import DTYPES, Setup, description, load_setup, make_contexts, make_objective
+from diffbir_jax.training.processes import StopRequest, end_lost
+from diffbir_jax.training.report import Report, peak_flops
+from diffbir_jax.training.state import TrainState, init_state, make_optimizer, state_specs, trained_params
+from diffbir_jax.training.steps import make_step
 
 SAMPLE_BATCHES = 32
-FROZEN = {"autoencoder": (), "prior": ("autoencoder",), "stage1": (), "stage2": ("unet", "autoencoder", "stage1")}
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
+def train(config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | None = None) -> None:
     """Trains one network until `config.steps`, going on from the newest checkpoint in `workdir`, and writes it to the model folder.
 
+    `devices` are those to train on; None: all.
+
+    SIGTERM saves and returns. Where the run has several processes and one is lost, the others end with exit code 3.
+
     Raises:
-        InputError: an impossible configuration, missing photographs or frozen networks, or a loss that is not finite.
+        InputError: an impossible configuration, missing photographs or networks, a checkpoint of another configuration, or
+            `guard.patience` updates in a row that were not finite or spikes.
     """
     check(config)
-    mesh = Mesh(jax.devices(), ("data",))
-    if config.data.batch % mesh.size:
-        raise InputError(f"data.batch is {config.data.batch}; give a multiple of the {mesh.size} devices")
-    batches = iter(_batches(config))
-    folder = Path(config.model_folder)
-    frozen = {name: _with_conv(config, *load_network(folder, name, np.float32)) for name in FROZEN[config.task]}
-    net, params = _with_conv(config, *_trained(config, frozen))
-    modules = {name: module for name, (module, _) in frozen.items()}
-    if config.get("control_dropped"):
-        params = {"control": params, "unet": frozen.pop("unet")[1]}
-    sample = None
-    if config.task == "autoencoder":
-        sample = jnp.concatenate([batch["hq"] for batch, _ in zip(_batches(config), range(SAMPLE_BATCHES), strict=False)])
-        params = params if config.start_from or not net.shortcut else fit_shortcut(net, params, sample)
-    sampling = read_card(folder)["sampling"] if config.task == "stage2" else config.to_dict().get("sampling")
-    objective = _objective(config, net, modules, sampling)
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    step = steps.make_step(objective, optimizer, config.optimizer.ema, mesh)
-
+    mesh = Mesh(devices or jax.devices(), ("data",))
+    check_devices(config, mesh.size)
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-    state = jax.device_put(init_state(params, optimizer), everywhere)
-    frozen_params = jax.device_put({name: tree for name, (_, tree) in frozen.items()}, everywhere)
-    checkpoints = Checkpoints(workdir, json.loads(config.to_json()))
+    stream = data_stream(config)
+    validation = fixed_set(config) if config.validation.images else None
+    setup = load_setup(config)
+    sample = sample_images(config, SAMPLE_BATCHES) if config.task == "autoencoder" else None
+    if sample is not None and setup.nets["autoencoder"].shortcut and not config.start_from:
+        setup = setup._replace(params=fit_shortcut(setup.nets["autoencoder"], setup.params, sample))
+    captions = "empty" in setup.frozen and config.captions_dropped < 1
+    batches = Batches(stream, split, make_contexts(config) if captions else None)
+
+    objective, options = make_objective(config, setup), config.optimizer
+    optimizer = make_optimizer(options, config.steps)
+    step = make_step(
+        objective,
+        optimizer,
+        mesh,
+        ema=options.ema,
+        clip=options.clip,
+        accumulate=options.accumulate,
+        sharded=options.sharded,
+        sigma=config.guard.sigma,
+    )
+    frozen = put(jax.tree.map(lambda x: np.asarray(x, DTYPES[config.frozen_precision]), setup.frozen), everywhere)
+    state = _first_state(setup.params, optimizer, options, mesh)
+    checkpoints = Checkpoints(workdir, description(config), config.keep, config.keep_every)
     if restored := checkpoints.restore(state):
         state, position = restored
-        batches.set_state(position)
-        print(f"continuing after step {int(state.step)}", flush=True)
-    count = sum(x.size for x in jax.tree.leaves(params))
-    print(f"{config.task}: {count / 1e6:.2f} M parameters on {mesh.size} {jax.devices()[0].platform} device(s)", flush=True)
+        batches.seek(position)
+        _say(f"continuing after step {int(state.step)}")
+    start, device = int(state.step), mesh.devices.flat[0]
+    _say(f"{config.task}: {cost.size(setup.params) / 1e6:.2f} M parameters on {mesh.size} {device.platform} device(s)")
 
-    key, report = jax.random.key(config.seed), Report(config, Path(workdir), int(state.step))
-    for number in range(int(state.step) + 1, config.steps + 1):
-        batch = _to_devices(next(batches), split)
-        state, metrics = step(state, frozen_params, batch, key)
-        report.add(number, metrics)
-        if number % config.checkpoint_every == 0 or number == config.steps:
-            checkpoints.save(state, batches.get_state())
-            export(config, net, modules, state.ema, sample)
-    report.close()
-    checkpoints.close()
+    evaluate = _evaluation(config, setup, objective, frozen, put(validation_arrays(validation), everywhere))
+    flops = cost.image_flops(config, setup) * config.data.batch if peak_flops(device.device_kind) else None
+    key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
+    stop, report = StopRequest(), Report(config, workdir, start, flops)
+    try:
+        for number in range(start + 1, config.steps + 1):
+            state, metrics = step(state, frozen, batches.next(), key)
+            report.add(metrics)
+            stopping = stop.reached(number)
+            if stopping or number % config.checkpoint_every == 0 or number == config.steps:
+                checkpoints.save(state, batches.position(), number)
+            if stopping:
+                _say(f"stopped by SIGTERM after step {number}, which is saved; start again to go on")
+                break
+            if number % config.checkpoint_every == 0 and number != config.steps:
+                _tolerate(lambda: export(config, setup, trained_params(state), sample))  # noqa: B023
+            if number != config.steps:
+                batches.prefetch()
+            if report.due(number):
+                scalars, batches.waited = report.line(number, batches.waited), 0.0
+                _give_up(config, scalars, number, checkpoints)
+            if validation is not None and (number % config.validation.every == 0 or number == config.steps):
+                report.pause(_validate(evaluate, trained_params(state), report, workdir, number))
+        else:
+            export(config, setup, trained_params(state), sample)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        end_lost(error, checkpoints.latest)
+    finally:
+        report.close()
+        checkpoints.close()
 
 
-def _batches(config: ConfigDict):
-    """This process's share of every batch."""
-    data = config.data
-    return training_batches(
-        open_source(data.source or f"folder:{data.folder}", data.cache),
-        batch_size=data.batch // jax.process_count(),
-        crop_size=data.crop,
-        recipe=find_recipe(data.recipe, data.recipe_overrides.to_dict()) if data.recipe else None,
-        crop_mode=data.crop_mode,
-        crops_scale=tuple(data.scale) or None,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=data.workers,
-        prefetch=data.prefetch,
+def _first_state(params: Any, optimizer: Any, options: ConfigDict, mesh: Mesh) -> TrainState:
+    """The state before the first step, laid out over the devices."""
+    params = put(params, NamedSharding(mesh, P()))
+    init = lambda params: init_state(params, optimizer, options.ema > 0)  # noqa: E731
+    specs = state_specs(jax.eval_shape(init, params), options.sharded)
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    return jax.jit(init, out_shardings=shardings)(params)
+
+
+def validation_arrays(batch: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """What of a batch is images."""
+    return {name: batch[name] for name in ("hq", "lq") if name in batch} if batch else {}
+
+
+def _evaluation(config: ConfigDict, setup: Setup, objective: Any, frozen: Any, batch: Any) -> Callable:
+    evaluate = make_evaluation(config, setup, objective)
+    return lambda params: evaluate(params, frozen, batch)
+
+
+def _validate(evaluate: Callable, params: Any, report: Report, workdir: Path, number: int) -> float:
+    """Writes the validation's numbers and sheet; returns the seconds it took."""
+    begun = time.perf_counter()
+    numbers, sheet = jax.device_get(evaluate(params))
+    scalars = {f"validation/{name}": float(value) for name, value in numbers.items()}
+    report.write(number, scalars)
+    _say(f"validation after step {number}: " + "  ".join(f"{name[11:]} {value:.4g}" for name, value in scalars.items()))
+    if sheet is not None and jax.process_index() == 0:
+        _tolerate(lambda: report.image(number, "validation/lq_reg_sample_gt", write_sheet(workdir, number, sheet)))
+    return time.perf_counter() - begun
+
+
+def _give_up(config: ConfigDict, scalars: dict[str, float], number: int, checkpoints: Checkpoints) -> None:
+    """Ends a run whose updates are skipped one after another."""
+    row = int(scalars["skipped_in_a_row"])
+    if row < config.guard.patience:
+        return
+    checkpoints.wait()
+    newest = f"the last good checkpoint is {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint yet"
+    raise InputError(
+        f"{row} updates in a row were skipped until step {number}: the loss or gradient was not finite, or spiked; {newest}; "
+        "lower optimizer.learning_rate and go on from the model folder with start_from and another --workdir"
     )
 
 
-def _to_devices(batch: dict[str, np.ndarray], split: NamedSharding) -> dict[str, jax.Array]:
-    """The images of a batch; prompts are no arrays of numbers."""
-    return {name: jax.make_array_from_process_local_data(split, batch[name]) for name in ("hq", "lq") if name in batch}
+def _tolerate(work: Callable[[], None]) -> None:
+    """Does what may fail without ending the run: a full disk is a warning."""
+    try:
+        work()
+    except (InputError, OSError) as error:
+        print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
 
 
-def _with_conv(config: ConfigDict, net: nn.Module, params: Any) -> tuple[nn.Module, Any]:
-    return net.clone(conv_implementation=config.conv_implementation) if isinstance(net, UNetEncoder) else net, params
-
-
-def _trained(config: ConfigDict, frozen: dict[str, tuple[nn.Module, Any]]) -> tuple[nn.Module, Any]:
-    """The network to train and its first parameters."""
-    if config.start_from:
-        return load_network(Path(config.start_from), TASKS[config.task], np.float32)
-    if config.task == "stage2":
-        unet, params = frozen["unet"]
-        net = LAControlNet(**{f: getattr(unet, f) for f in UNetEncoder.__dataclass_fields__ if f not in ("parent", "name")})
-        net = net.clone(cond_channels=unet.in_channels)
-        return net, control_from_unet(params, net)
-    net = network(config.network.to_dict())
-    image = jnp.zeros((1, config.data.crop, config.data.crop, 3))
-    inputs = (image,)
-    if config.task == "prior":
-        autoencoder, params = frozen["autoencoder"]
-        latent = jax.eval_shape(lambda: autoencoder.apply({"params": params}, image, method="encode"))
-        inputs = (jnp.zeros(latent.shape), jnp.zeros(1, jnp.int32), None)
-    return net, jax.jit(lambda key: net.init(key, *inputs))(jax.random.key(config.seed))["params"]
-
-
-def _objective(config: ConfigDict, net: nn.Module, frozen: dict[str, nn.Module], sampling: dict | None) -> steps.Objective:
-    if config.task == "autoencoder":
-        return steps.autoencoder_objective(net, config.kl_weight)
-    if config.task == "stage1":
-        return steps.stage1_objective(net, config.relative_loss)
-    diffusion = (ZERO_SNR if sampling["zero_snr"] else SCALED_LINEAR, sampling["parameterisation"])
-    if config.task == "prior":
-        return steps.prior_objective(net, frozen["autoencoder"], *diffusion, config.noises)
-    return steps.stage2_objective(
-        net,
-        frozen["unet"],
-        frozen["autoencoder"],
-        frozen["stage1"],
-        *diffusion,
-        config.noises,
-        config.control_dropped,
-    )
-
-
-def export(config: ConfigDict, net: nn.Module, others: dict[str, nn.Module], params: Any, sample: jax.Array | None) -> None:
-    """Writes the averaged parameters to the model folder; an autoencoder's scaling makes the latents of `sample` of deviation 1."""
-    folder = Path(config.model_folder)
-    if config.get("control_dropped"):
-        save_network(folder, "unet", others["unet"], jax.device_get(params["unet"]))
-        params = params["control"]
-    if config.task == "autoencoder" and net.shortcut:
-        params, net = balance(net, params, sample), net.clone(scaling_factor=1.0)
-    elif config.task == "autoencoder":
-        mean, _ = net.apply({"params": params}, sample, method="moments")
-        net = net.clone(scaling_factor=round(1 / float(mean.std()), 5))
-    save_network(folder, TASKS[config.task], net, jax.device_get(params))
-    if config.task == "prior":
-        write_card(folder, read_card(folder) | {name: config[name].to_dict() for name in ("sampling", "defaults")})
-
-
-class Report:
-    """Means of the metrics to the console, with rate and time left, and to TensorBoard files in the work folder."""
-
-    def __init__(self, config: ConfigDict, workdir: Path, start: int):
-        self.config, self.last, self.begun = config, start, time.perf_counter()
-        self.writer = SummaryWriter(str(workdir / "tensorboard"))
-        self.pending: list[dict[str, jax.Array]] = []
-
-    def add(self, number: int, metrics: dict[str, jax.Array]) -> None:
-        self.pending.append(metrics)
-        if number % self.config.log_every and number != self.config.steps:
-            return
-        means = {k: float(np.mean([m[k] for m in jax.device_get(self.pending)])) for k in metrics}
-        self.pending.clear()
-        now = time.perf_counter()
-        seconds = (now - self.begun) / (number - self.last)
-        self.begun, self.last = now, number
-        left = time.strftime("%H:%M:%S", time.gmtime(seconds * (self.config.steps - number)))
-        text = "  ".join(f"{k} {v:.4g}" for k, v in means.items())
-        print(
-            f"step {number}/{self.config.steps}  {text}  {self.config.data.batch / seconds:.1f} images/s  {left} left", flush=True
-        )
-        for name, value in means.items():
-            self.writer.add_scalar(name, value, number)
-        if not np.isfinite(means["loss"]):
-            raise InputError(
-                f"the loss is {means['loss']} at step {number}; lower optimizer.learning_rate and start again from a checkpoint"
-            )
-
-    def close(self) -> None:
-        self.writer.close()
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)

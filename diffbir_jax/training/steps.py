@@ -1,146 +1,146 @@
-"""The objectives, and the pure training step that all of them share.
+"""The pure training step that all objectives share.
 
-An objective is a function (params, frozen, batch, key) -> (loss, metrics); `frozen` maps network names to parameters that
-receive no gradient.
+An objective is a function (params, frozen, batch, keys) -> (loss, metrics): `frozen` maps network names to parameters that receive
+no gradient, `keys` are one an image, the loss is the mean over the images, and metrics are sums with their counts.
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from diffbir_jax.diffusion.schedule import Schedule
-from diffbir_jax.training.state import TrainState
-from diffbir_jax.types import Image, Latent
+from diffbir_jax.training.state import Guard, TrainState, from_vector, state_specs, to_vector
 
-Metrics = dict[str, Float[Array, ""]]
-Objective = Callable[[PyTree, Mapping[str, PyTree], Mapping[str, Array], Key[Array, ""]], tuple[Float[Array, ""], Metrics]]
-LEAST_MSE = 1e-3  # inputs better than this, 30 dB, weigh no more in the relative loss
+MEMORY = 100  # updates over which the guard's mean and variance reach
+LEAST_UPDATES = 50  # before the guard knows what a spike is
+LEAST_DEVIATION = 0.01  # of the mean: a loss this steady is not yet suspicious
 
 
-def psnr(a: Image, b: Image) -> Float[Array, ""]:
-    """Mean PSNR in dB over the batch, range [0, 1]."""
-    mse = jnp.mean((jnp.clip(a, 0, 1) - b) ** 2, axis=(1, 2, 3))
-    return jnp.mean(-10 * jnp.log10(jnp.maximum(mse, 1e-10)))
+class Mean(NamedTuple):
+    """A mean that can be added to others of its kind."""
+
+    total: Float[Array, ""]
+    count: Float[Array, ""]
+
+    @classmethod
+    def of(cls, values: Float[Array, "*n"], weights: Float[Array, "*n"] | float = 1.0) -> "Mean":
+        """The mean of `values`, weighted."""
+        weights = jnp.broadcast_to(jnp.asarray(weights, jnp.float32), values.shape)
+        return cls(jnp.sum(values * weights), jnp.sum(weights))
 
 
-def autoencoder_objective(net: nn.Module, kl_weight: float) -> Objective:
-    """L1 reconstruction plus the weighted KL divergence of the posterior from a standard normal (LDM, section 3.1)."""
-
-    def objective(params, frozen, batch, key):
-        mean, logvar = net.apply({"params": params}, batch["hq"], method="moments")
-        z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
-        image = net.apply({"params": params}, z * net.scaling_factor, method="decode")
-        kl = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1 - logvar)
-        l1 = jnp.mean(jnp.abs(image - batch["hq"]))
-        return l1 + kl_weight * kl, {"l1": l1, "kl": kl, "psnr": psnr(image, batch["hq"]), "latent_std": jnp.std(mean)}
-
-    return objective
+Metrics = dict[str, Mean]
+Objective = Callable[[PyTree, Mapping[str, PyTree], Mapping[str, Array], Key[Array, "B"]], tuple[Float[Array, ""], Metrics]]
 
 
-def stage1_objective(net: nn.Module, relative: bool = False) -> Objective:
-    """Pixel L2 between the restored and the true image (DiffBIR, equation 1).
+def image_keys(key: Key[Array, ""], step: Int[Array, ""], index: Int[Array, "B"]) -> Key[Array, "B"]:
+    """One key an image, of the step and the image's place in the whole batch: the same on any number of devices and hosts."""
+    key = jax.random.fold_in(key, step)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
-    With `relative` an image's error is divided by that of its input: what counts is then the gain in dB, on mild and on strong
-    degradations alike, where plain L2 looks at the strong ones alone.
+
+def gradient(objective: Objective, params: PyTree, frozen: Mapping, batch: Mapping, keys: Key[Array, "B"], parts: int):
+    """The mean gradient as a vector, and the metrics, of a batch taken in `parts` one after another (gradient accumulation)."""
+
+    def one(part):
+        (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params, frozen, *part)
+        return to_vector(grads) / parts, metrics | {"loss": Mean(loss, jnp.ones(()))}
+
+    if parts == 1:
+        return one((batch, keys))
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (batch, keys))
+    shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], split))
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, one(part)), None), start, split)[0]
+
+
+def reduce(grads: Float[Array, "N"], metrics: Metrics, devices: int, sharded: bool) -> tuple[Float[Array, "M"], Metrics]:
+    """The gradient averaged and the metrics added over the devices, by one collective; `sharded`: each keeps its share of the
+    gradient (reduce-scatter)."""
+    if sharded:
+        return jax.lax.psum_scatter(grads, "data", tiled=True) / devices, jax.lax.psum(metrics, "data")
+    leaves, treedef = jax.tree.flatten(metrics)
+    both = jax.lax.psum(jnp.concatenate([grads, jnp.stack(leaves)]), "data")
+    return both[: grads.size] / devices, jax.tree.unflatten(treedef, list(both[grads.size :]))
+
+
+def judge(guard: Guard, loss: Float[Array, ""], norm: Float[Array, ""], sigma: float) -> tuple[Bool[Array, ""], Guard]:
+    """Whether an update may be made, and the guard after it.
+
+    Not if the loss or the gradient is not finite, nor if the loss lies `sigma` standard deviations above its running mean.
     """
-
-    def mse(image: Image, hq: Image) -> Float[Array, "B"]:
-        return jnp.mean((image - hq) ** 2, axis=(1, 2, 3))
-
-    def objective(params, frozen, batch, key):
-        before = mse(batch["lq"], batch["hq"])
-        after = mse(net.apply({"params": params}, batch["lq"]), batch["hq"])
-        gain = jnp.mean(10 * jnp.log10((before + 1e-6) / (after + 1e-6)))
-        loss = jnp.mean(after / (before + LEAST_MSE)) if relative else jnp.mean(after)
-        return loss, {"mse": jnp.mean(after), "gain_db": gain}
-
-    return objective
+    deviation = jnp.maximum(jnp.sqrt(guard.variance), LEAST_DEVIATION * jnp.abs(guard.mean))
+    spike = (guard.accepted >= LEAST_UPDATES) & (loss > guard.mean + sigma * deviation)
+    good = jnp.isfinite(loss) & jnp.isfinite(norm) & ~spike
+    weight = 1 / jnp.minimum(guard.accepted + 1, MEMORY).astype(jnp.float32)
+    delta = loss - guard.mean
+    mean, variance = guard.mean + weight * delta, (1 - weight) * (guard.variance + weight * delta**2)
+    taken = Guard(mean, variance, guard.accepted + 1, guard.skipped, jnp.zeros_like(guard.in_a_row))
+    passed = guard.replace(skipped=guard.skipped + 1, in_a_row=guard.in_a_row + 1)
+    return good, choose(good, taken, passed)
 
 
-def diffusion_loss(schedule: Schedule, parameterisation: str, predict: Callable, z0: Latent, key: Key[Array, ""]):
-    """Mean squared error of the predicted eps or v at a uniformly drawn step (DiffBIR, equation 2)."""
-    key_t, key_eps = jax.random.split(key)
-    t = jax.random.randint(key_t, (len(z0),), 0, len(schedule.betas))
-    eps = jax.random.normal(key_eps, z0.shape)
-    signal, noise = schedule.scales(t[:, None, None, None])
-    z_t = signal * z0 + noise * eps
-    target = eps if parameterisation == "eps" else signal * eps - noise * z0
-    loss = jnp.mean((predict(z_t, t) - target) ** 2, axis=(1, 2, 3))
-    late = (t < len(schedule.betas) // 4).astype(jnp.float32)
-    return jnp.mean(loss), {"loss_t_below_250": jnp.sum(loss * late) / jnp.maximum(jnp.sum(late), 1)}
+def choose(good: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    """`new` if `good`, else `old`."""
+    return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
 
 
-def prior_objective(
-    unet: nn.Module, autoencoder: nn.Module, schedule: Schedule, parameterisation: str, noises: int = 1
-) -> Objective:
-    """The latent diffusion prior without text, on clean images' latents, each at `noises` steps with noise of their own."""
+def make_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    ema: float = 0.0,
+    clip: float = 1.0,
+    accumulate: int = 1,
+    sharded: bool = False,
+    sigma: float = 10.0,
+) -> Callable:
+    """The jitted step (state, frozen, batch, key) -> (state, metrics); the state's buffers are donated.
 
-    def objective(params, frozen, batch, key):
-        z0 = autoencoder.apply({"params": frozen["autoencoder"]}, batch["hq"], method="encode").repeat(noises, 0)
-        return diffusion_loss(schedule, parameterisation, lambda z, t: unet.apply({"params": params}, z, t, None), z0, key)
-
-    return objective
-
-
-def stage2_objective(
-    control: nn.Module,
-    unet: nn.Module,
-    autoencoder: nn.Module,
-    stage1: nn.Module,
-    schedule: Schedule,
-    parameterisation: str,
-    noises: int = 1,
-    dropped: float = 0.0,
-) -> Objective:
-    """The control branch alone learns; its condition is the encoded output of stage 1 (DiffBIR, section 3.2).
-
-    Each image counts at `noises` steps with noise of their own: what the frozen networks make of it is used so often.
-
-    With `dropped` above 0 the prior learns along, for models too small to have a good one: `params` are {"control", "unet"}, and
-    this share of the images is predicted without control, so that the UNet stays a prior.
-    """
-
-    def objective(params, frozen, batch, key):
-        params = {**frozen, **(params if dropped else {"control": params})}
-        key, key_drop = jax.random.split(key)
-        reg = stage1.apply({"params": params["stage1"]}, batch["lq"])
-        both = autoencoder.apply({"params": params["autoencoder"]}, jnp.concatenate([batch["hq"], reg]), method="encode")
-        z0, cond_latent = (latent.repeat(noises, 0) for latent in jnp.split(jax.lax.stop_gradient(both), 2))
-        kept = (jax.random.uniform(key_drop, (len(z0), 1, 1, 1)) >= dropped).astype(jnp.float32)
-
-        def predict(z_t, t):
-            signals = control.apply({"params": params["control"]}, z_t, t, None, cond_latent)
-            return unet.apply({"params": params["unet"]}, z_t, t, None, tuple(kept * s for s in signals) if dropped else signals)
-
-        loss, metrics = diffusion_loss(schedule, parameterisation, predict, z0, key)
-        return loss, metrics | {"cond_distance": jnp.mean((z0 - cond_latent) ** 2)}
-
-    return objective
-
-
-def make_step(objective: Objective, optimizer: optax.GradientTransformation, ema: float, mesh: Mesh) -> Callable:
-    """The jitted step (state, frozen, batch, key) -> (state, metrics).
-
-    The batch is split over the mesh's "data" axis; gradients are averaged by one collective, in float32. The state's buffers are
-    donated. The moving average warms up as (1 + step) / (10 + step), at most `ema`.
+    Args:
+        objective: see the module.
+        optimizer: elementwise; it sees the parameters as one vector.
+        mesh: of one axis "data", over which the batch is split.
+        ema: decay of the moving average, which warms up as (1 + step) / (10 + step); 0: the state has none.
+        clip: largest global norm of the gradient.
+        accumulate: parts in which a device's share of the batch is taken.
+        sharded: each device updates its share of the parameters and keeps that of the optimizer's state (ZeRO, stage 1, Rajbhandari
+            et al. 2020): reduce-scatter and all-gather instead of an all-reduce. The state's layout is `state_specs`.
+        sigma: see `judge`; a skipped update leaves everything but the step and the guard as it was.
     """
 
     def local(state, frozen, batch, key):
-        key = jax.random.fold_in(jax.random.fold_in(key, state.step), jax.lax.axis_index("data"))
-        (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(state.params, frozen, batch, key)
-        grads, metrics = jax.lax.pmean((grads, metrics | {"loss": loss}), "data")
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
-        average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, params)
-        metrics["gradient_norm"] = optax.tree.norm(grads)
-        return TrainState(state.step + 1, params, average, opt_state), metrics
+        keys = image_keys(key, state.step, batch["index"])
+        grads, metrics = reduce(*gradient(objective, state.params, frozen, batch, keys, accumulate), mesh.size, sharded)
+        squares = jnp.sum(grads**2)
+        norm = jnp.sqrt(jax.lax.psum(squares, "data") if sharded else squares)
+        good, guard = judge(state.guard, metrics["loss"].total / metrics["loss"].count, norm, sigma)
 
-    sharded = jax.shard_map(local, mesh=mesh, in_specs=(P(), P(), P("data"), P()), out_specs=P(), check_vma=False)
-    return jax.jit(sharded, donate_argnums=0)
+        old = jax.lax.optimization_barrier(to_vector(state.params))  # else XLA joins it anew wherever a part is used
+        if sharded:
+            old = jax.lax.dynamic_slice_in_dim(old, jax.lax.axis_index("data") * grads.size, grads.size)
+        grads *= jnp.minimum(1, clip / jnp.maximum(norm, 1e-12))
+        updates, opt_state = optimizer.update(grads, state.opt_state, old)
+        new = choose(good, optax.apply_updates(old, updates), old)
+        new = jax.lax.optimization_barrier(jax.lax.all_gather(new, "data", tiled=True) if sharded else new)
+        params, average = from_vector(new, state.params), None
+        if ema:
+            decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+            average = choose(good, jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, params), state.ema)
+
+        metrics = jax.tree.map(lambda x: jnp.where(good, x, 0), metrics | {"gradient_norm": Mean.of(norm)})
+        metrics |= {"skipped": Mean.of(1.0 - good), "skipped_in_a_row": Mean.of(guard.in_a_row.astype(jnp.float32))}
+        return TrainState(state.step + 1, params, average, choose(good, opt_state, state.opt_state), guard), metrics
+
+    def step(state, frozen, batch, key):
+        specs = state_specs(state, sharded)
+        in_specs, out_specs = (specs, P(), P("data"), P()), (specs, P())
+        return jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)(state, frozen, batch, key)
+
+    return jax.jit(step, donate_argnums=0)

@@ -66,6 +66,16 @@ def test_half_precision_maps_keep_60_db():
     assert psnr(decode_layerwise(net, params, latent, 48), whole(net, params, latent, "decode")) > 60
 
 
+def test_maps_beyond_half_precision_keep_a_unit():
+    params = random_params(NET)
+    for block in params["decoder"]["up_blocks_1"].values():
+        block["conv2"]["kernel"] *= 3e5
+    params["decoder"]["up_blocks_1"]["resnets_0"]["conv_shortcut"]["kernel"] *= 1e5
+    latent = np.random.default_rng(3).standard_normal((1, 40, 40, 4), np.float32)
+    theirs = whole(NET, params, latent, "decode")
+    assert relative("decode, float16", decode_layerwise(NET, params, latent, 34), theirs) < 2e-3
+
+
 def test_norms_see_the_whole_map():
     net = AutoencoderKL(channels=(8,), groups=4)
     walk, rng = Walk(net, 16, np.float32), np.random.default_rng(2)

@@ -1,0 +1,115 @@
+"""What a recipe costs, told without running it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from diffbir_jax.models.unet import UNetEncoder
+from diffbir_jax.training.networks import DTYPES, Setup, abstract_setup, as_stored, make_objective
+from diffbir_jax.training.state import init_state, make_optimizer
+
+PRIME = 13  # images: what of the backward pass has a size that is a multiple is theirs, no network has such sizes
+
+
+def size(tree: Any) -> int:
+    """Numbers in a tree of arrays or shapes."""
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def stored(tree: Any) -> int:
+    """Bytes of a tree of arrays or shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def example_batch(config: ConfigDict, setup: Setup, images: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of `images`."""
+    image = jax.ShapeDtypeStruct((images, config.data.crop, config.data.crop, 3), jnp.float32)
+    batch = {"hq": image, "index": jax.ShapeDtypeStruct((images,), jnp.int32)}
+    batch |= {"lq": image} if config.data.recipe else {}
+    if "empty" in setup.frozen and config.captions_dropped < 1:
+        batch["context"] = jax.ShapeDtypeStruct((images, *setup.frozen["empty"].shape[1:]), jnp.float32)
+    return batch
+
+
+def keys_of(images: int) -> jax.ShapeDtypeStruct:
+    """The shape of an objective's keys."""
+    return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), images))
+
+
+def image_flops(config: ConfigDict, setup: Setup) -> float:
+    """FLOPs of an image, forward and backward, by XLA's count of the program as traced.
+
+    Attention is traced whole: XLA counts a loop's body once. What `remat` computes again counts too.
+    """
+    nets = {name: _whole(net) for name, net in setup.nets.items()}
+    objective = make_objective(config, setup._replace(nets=nets))
+    gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (setup.params, setup.frozen))
+    lowered = gradient.lower(*shapes, example_batch(config, setup, 1), keys_of(1))
+    return float(lowered.cost_analysis()["flops"])
+
+
+def _whole(net: Any) -> Any:
+    net = as_stored(net)
+    return net.clone(attention_implementation="einsum") if isinstance(net, UNetEncoder) else net
+
+
+def kept_bytes(config: ConfigDict, setup: Setup) -> int:
+    """Bytes of an image's activations that the backward pass keeps, as traced: an upper bound, which XLA's fusion lowers."""
+    objective = make_objective(config, setup)
+
+    def residuals(params, frozen, batch, keys):
+        return jax.vjp(lambda p: objective(p, frozen, batch, keys)[0], params)[1]
+
+    kept = jax.eval_shape(residuals, setup.params, setup.frozen, example_batch(config, setup, PRIME), keys_of(PRIME))
+    return sum(stored(x) for x in jax.tree.leaves(kept) if x.size % PRIME == 0) // PRIME
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Numbers of parameters, bytes on each device, and FLOPs of a step over all of them."""
+
+    trained: int
+    frozen: int
+    devices: int
+    weights: int
+    optimizer: int
+    frozen_weights: int
+    gradient: int
+    activations: int
+    flops: float
+
+    def __str__(self) -> str:
+        gib = lambda *parts: f"{sum(parts) / 2**30:.2f} GiB"  # noqa: E731
+        total = gib(self.weights, self.optimizer, self.frozen_weights, self.gradient, self.activations)
+        return (
+            f"parameters: {self.trained / 1e6:.2f} M trained, {self.frozen / 1e6:.2f} M frozen\n"
+            f"memory on each of {self.devices} device(s): at most {total}: {gib(self.weights)} weights and average, "
+            f"{gib(self.optimizer)} optimizer, {gib(self.gradient)} gradient, {gib(self.frozen_weights)} frozen weights, "
+            f"{gib(self.activations)} activations as traced, before fusion\n"
+            f"FLOPs a step: {self.flops:.4g}, over all devices"
+        )
+
+
+def cost_of(config: ConfigDict, devices: int) -> Cost:
+    """The cost of a recipe on `devices` devices, from shapes alone."""
+    setup = abstract_setup(config)
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, DTYPES[config.frozen_precision]), setup.frozen)
+    setup = setup._replace(frozen=frozen)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    state = jax.eval_shape(lambda params: init_state(params, optimizer, config.optimizer.ema > 0), setup.params)
+    images = config.data.batch // devices // config.optimizer.accumulate
+    return Cost(
+        trained=size(setup.params),
+        frozen=size({k: v for k, v in frozen.items() if k != "empty"}),
+        devices=devices,
+        weights=stored((state.params, state.ema)),
+        optimizer=stored(state.opt_state) // (devices if config.optimizer.sharded else 1),
+        frozen_weights=stored(frozen),
+        gradient=stored(state.params),
+        activations=kept_bytes(config, setup) * images,
+        flops=image_flops(config, setup) * config.data.batch,
+    )
