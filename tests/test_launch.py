@@ -195,7 +195,7 @@ def test_a_notebook_is_valid_and_holds_no_outputs(notebook):
 @pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"
-    cv2.imwrite(str(path), cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (64, 48)))
+    cv2.imwrite(str(path), cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8), (64, 64)))
     return str(path)
 
 
@@ -211,23 +211,25 @@ def run(notebook, folder, **values):
 
 
 def test_restore_notebook_shows_before_after_and_the_series(tmp_path, photo):
-    assert run("restore.ipynb", tmp_path, PHOTO=photo, STEPS=1, SCALES=[0.0, 20000.0]) == [[2 * 64, 48 + 24], [3 * 64, 48 + 24]]
+    assert run("restore.ipynb", tmp_path, PHOTO=photo, STEPS=1, SCALES=[0.0, 20000.0]) == [[2 * 64, 64 + 24], [3 * 64, 64 + 24]]
 
 
+@pytest.mark.slow
 def test_own_weights_notebook_converts_and_restores(tmp_path, photo):
     files = {"v2-1_512-ema-pruned.ckpt": "prior", "v1_general.pth": "branch", "general_swinir_v1.ckpt": "first"}
     paths = {file: tmp_path / f"{name}.safetensors" for file, name in files.items()}
     for file, path in paths.items():
         write_state(path, released_state(file))
     values = {"FILES": [str(path) for path in paths.values()], "CONVERT": ["--head-dim", str(HEAD_DIM)], "MODEL": "model"}
-    assert run("own_weights.ipynb", tmp_path, PHOTO=photo, STEPS=1, PRECISION="f32", **values) == [[2 * 128, 96 + 24]]
+    assert run("own_weights.ipynb", tmp_path, PHOTO=photo, STEPS=1, UPSCALE=1, PRECISION="f32", **values) == [[2 * 64, 64 + 24]]
     assert {"unet", "autoencoder", "text_encoder", "control", "stage1"} <= read_card(tmp_path / "model")["networks"].keys()
 
 
+@pytest.mark.slow
 def test_train_notebook_trains_plots_and_restores(tmp_path, photo):
     small = {"network.embed_dim": 8, "network.depths": (1,), "network.heads": (2,), "network.features": 8, "data.crop": 32}
     more = [f"--config.{key}={value}" for key, value in small.items()] + ["--config.log_every=1"]
     values = {"RECIPE": f"{RECIPE}:smoke", "STEPS": 2, "MORE": more, "WORKDIR": "run", "MODEL": "model"}
-    assert run("train.ipynb", tmp_path, PHOTO=photo, **values) == [[640, 240], [4 * 64, 48 + 24]]
+    assert run("train.ipynb", tmp_path, PHOTO=photo, **values) == [[640, 240], [4 * 64, 64 + 24]]
     assert read_card(tmp_path / "model")["networks"]["stage1"]["embed_dim"] == 8
     assert "2,loss," in (tmp_path / "run" / "metrics.csv").read_text()
