@@ -13,7 +13,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
+from diffbir_jax.models.attention import best_implementation
 from diffbir_jax.models.tokenizer import Tokenizer
+from diffbir_jax.models.unet import UNetEncoder
 from diffbir_jax.options import PRECISIONS, TASKS
 from diffbir_jax.weights.folder import load_network, read_card
 from diffbir_jax.weights.registry import PRESETS
@@ -147,5 +149,8 @@ def _stage1_name(card: Mapping[str, Any], task: str, folder: Path) -> str:
 
 def _load(folder: Path, dtype: Any, name: str) -> tuple[nn.Module, dict[str, Any]]:
     net, params = load_network(folder, name, dtype, jax.device_put)
-    computed = jnp.float32 if jax.default_backend() == "cpu" else dtype
-    return net.clone(dtype=computed), params
+    device = jax.devices()[0]
+    net = net.clone(dtype=jnp.float32 if device.platform == "cpu" else dtype)
+    if isinstance(net, UNetEncoder):
+        net = net.clone(attention_implementation=best_implementation(device, net.dtype))
+    return net, params

@@ -1,5 +1,6 @@
 """Attention: one function with its implementations, and the blocks built of it."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -11,8 +12,9 @@ from jaxtyping import Array, Float
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.layers import CONV, ZERO
 
-IMPLEMENTATIONS = ("chunked", "einsum", "xla", "cudnn")
+IMPLEMENTATIONS = ("chunked", "einsum", "xla", "cudnn", "flash")
 CHUNK = 256
+FLASH_TOKENS, FLASH_BLOCK = 4096, 512  # with fewer tokens than so many XLA's own attention is as good on a TPU
 
 Queries = Float[Array, "B T N H"]
 Keys = Float[Array, "B S N H"]
@@ -25,7 +27,8 @@ def attention(q: Queries, k: Keys, v: Keys, implementation: str = "chunked") -> 
         q, k, v: [batch, tokens, heads, head size].
         implementation: "einsum" holds all T x S weights; "chunked" computes 256 queries at a time, forward and backward, and is
             "einsum" for up to 256; "xla" and "cudnn" are `jax.nn.dot_product_attention`'s ("cudnn": NVIDIA GPUs, bfloat16 or
-            float16, head size a multiple of 8 up to 128).
+            float16, head size a multiple of 8 up to 128); "flash" is the Pallas kernel for TPUs from 4096 tokens on, of queries
+            and keys, in multiples of 512, and "einsum" below; under several devices it must stand inside `jax.shard_map`.
 
     Raises:
         InputError: the implementation is none of these.
@@ -38,6 +41,10 @@ def attention(q: Queries, k: Keys, v: Keys, implementation: str = "chunked") -> 
         return jax.nn.dot_product_attention(q, k, v, implementation="xla")
     if implementation == "cudnn":
         return _cudnn(q, k, v)
+    if implementation == "flash":
+        tokens = q.shape[1], k.shape[1]
+        fits = min(tokens) >= FLASH_TOKENS and not any(n % FLASH_BLOCK for n in tokens)
+        return _flash(q, k, v) if fits else _einsum(q, k, v)
     raise InputError(f"attention implementation is {implementation!r}; give one of {', '.join(IMPLEMENTATIONS)}")
 
 
@@ -63,6 +70,23 @@ def _cudnn(q: Queries, k: Keys, v: Keys) -> Queries:
     k, v = (jnp.pad(x, ((0, 0), (0, -tokens % 8), (0, 0), (0, 0))) for x in (k, v))
     lengths = jnp.full(len(k), tokens, jnp.int32)
     return jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, implementation="cudnn")
+
+
+def _flash(q: Queries, k: Keys, v: Keys) -> Queries:
+    from jax.experimental.pallas.ops.tpu import flash_attention as pallas
+
+    sizes = {f.name: FLASH_BLOCK for f in dataclasses.fields(pallas.BlockSizes) if f.name.startswith("block_")} | {"block_b": 1}
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    out = pallas.flash_attention(q, k, v, sm_scale=q.shape[-1] ** -0.5, block_sizes=pallas.BlockSizes(**sizes))
+    return out.swapaxes(1, 2)
+
+
+def best_implementation(device: jax.Device, dtype: DTypeLike) -> str:
+    """The implementation for a UNet that computes in `dtype` on a device: cuDNN's in bfloat16 from Ampere on, Pallas' on TPUs."""
+    if device.platform == "tpu":
+        return "flash"
+    capable = device.platform == "gpu" and float(getattr(device, "compute_capability", 0)) >= 8
+    return "cudnn" if capable and dtype == jnp.bfloat16 else "chunked"
 
 
 class AttentionBlock(nn.Module):

@@ -26,7 +26,7 @@ CHOICES = {
     "precision": ("f32", "bf16"),
     "frozen_precision": ("f32", "bf16"),
     "conv_implementation": CONVOLUTIONS,
-    "attention_implementation": ATTENTIONS,
+    "attention_implementation": ("auto", *ATTENTIONS),
     "optimizer.schedule": ("cosine", "step", "constant"),
     "branch": ("LAControlNet", "ControlNet"),
     "trained": ("all", "added"),

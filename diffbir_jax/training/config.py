@@ -92,7 +92,7 @@ def recipe(task: str, network: dict[str, Any], **changes: Any) -> ConfigDict:
             "frozen_precision": "f32",  # of the frozen networks' weights, or bf16
             "remat": False,  # compute the UNet's and control branch's blocks again in the backward pass
             "conv_implementation": "xla",  # or winograd, faster on CPUs: of the UNet and its control branch
-            "attention_implementation": "chunked",  # or einsum, xla, cudnn: of the UNet and its control branch
+            "attention_implementation": "auto",  # the best for the device; or chunked, einsum, xla, cudnn, flash: of the UNet and its branch
             "log_every": 20,
             "checkpoint_every": 200,
             "keep": 2,  # newest checkpoints

@@ -39,6 +39,11 @@ def keys_of(images: int) -> jax.ShapeDtypeStruct:
     return jax.eval_shape(lambda: jax.random.split(jax.random.key(0), images))
 
 
+def frozen_shapes(config: ConfigDict, setup: Setup) -> dict[str, Any]:
+    """The frozen networks' parameters as a run stores them."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, DTYPES[config.frozen_precision]), setup.frozen)
+
+
 def image_flops(config: ConfigDict, setup: Setup) -> float:
     """FLOPs of an image, forward and backward, by XLA's count of the program as traced.
 
@@ -97,7 +102,7 @@ class Cost:
 def cost_of(config: ConfigDict, devices: int) -> Cost:
     """The cost of a recipe on `devices` devices, from shapes alone."""
     setup = abstract_setup(config)
-    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, DTYPES[config.frozen_precision]), setup.frozen)
+    frozen = frozen_shapes(config, setup)
     setup = setup._replace(frozen=frozen)
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = jax.eval_shape(lambda params: init_state(params, optimizer, config.optimizer.ema > 0), setup.params)

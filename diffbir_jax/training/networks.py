@@ -10,18 +10,21 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import optax
 from flax import linen as nn
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy.typing import DTypeLike
 
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, Schedule
 from diffbir_jax.errors import InputError
+from diffbir_jax.models.attention import best_implementation
 from diffbir_jax.models.control import ControlNet, LAControlNet, control_from_unet
 from diffbir_jax.models.unet import UNet, UNetEncoder
 from diffbir_jax.training import objectives
 from diffbir_jax.training.config import TASKS
 from diffbir_jax.training.remat import rematted
-from diffbir_jax.training.steps import Objective
+from diffbir_jax.training.steps import Objective, make_step
 from diffbir_jax.training.text import Contexts
 from diffbir_jax.types import Params
 from diffbir_jax.weights.folder import load_network, network, read_card
@@ -192,8 +195,9 @@ def as_computed(net: nn.Module, config: ConfigDict) -> nn.Module:
     net = net.clone(dtype=DTYPES[config.precision])
     if not isinstance(net, UNetEncoder):
         return net
-    implementations = {key: config[key] for key in ("conv_implementation", "attention_implementation")}
-    net = net.clone(**implementations)
+    attention = config.attention_implementation
+    attention = best_implementation(jax.devices()[0], net.dtype) if attention == "auto" else attention
+    net = net.clone(conv_implementation=config.conv_implementation, attention_implementation=attention)
     return rematted(net) if config.remat else net
 
 
@@ -215,6 +219,21 @@ def make_objective(config: ConfigDict, setup: Setup) -> Objective:
         return objectives.prior_objective(nets["unet"], nets["autoencoder"], *diffusion, config.noises)
     options = ("noises", "control_dropped", "captions_dropped", "noise_augmentation")
     return objectives.Stage2(nets, *diffusion, **{key: config[key] for key in options})
+
+
+def training_step(config: ConfigDict, objective: Objective, optimizer: optax.GradientTransformation, mesh: Mesh) -> Callable:
+    """The recipe's step, see `make_step`."""
+    options = config.optimizer
+    return make_step(
+        objective,
+        optimizer,
+        mesh,
+        ema=options.ema,
+        clip=options.clip,
+        accumulate=options.accumulate,
+        sharded=options.sharded,
+        sigma=config.guard.sigma,
+    )
 
 
 def description(config: ConfigDict) -> dict[str, Any]:

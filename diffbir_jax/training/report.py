@@ -11,13 +11,8 @@ from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from diffbir_jax.atomic import write_whole
+from diffbir_jax.training.chips import peak_flops
 from diffbir_jax.training.steps import Metrics
-
-PEAKS = {  # published dense bfloat16 FLOP/s of one device, by a part of its kind's name
-    "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "V100": 125e12, "L4": 121e12,
-    "A10": 125e12, "T4": 65e12, "RTX 4090": 165e12, "TPU v6": 918e12, "TPU v5p": 459e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12,
-    "TPU v4": 275e12, "TPU v3": 123e12,
-}  # fmt: skip
 
 
 class TensorBoard:
@@ -145,11 +140,6 @@ def means(metrics: list[Metrics]) -> dict[str, float]:
     scalars["skipped_in_a_row"] = max(float(m["skipped_in_a_row"].total) for m in metrics)
     scalars["skipped"] = sum(float(m["skipped"].total) for m in metrics)
     return scalars
-
-
-def peak_flops(kind: str) -> float | None:
-    """Published bfloat16 FLOP/s of a kind of device; None: not in the table."""
-    return next((peak for name, peak in PEAKS.items() if name in kind), None)
 
 
 def _text(scalars: Mapping[str, float]) -> str:

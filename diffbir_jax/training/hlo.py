@@ -1,0 +1,108 @@
+"""What a compiled program does, read off XLA's text of it (HLO): bytes moved and collectives, loops counted as often as they run."""
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "s32": 32, "u32": 32, "s64": 64, "u64": 64,
+        "f16": 16, "bf16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128}  # fmt: skip
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "iota"}
+COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+
+
+class Instruction(NamedTuple):
+    """One line of a computation: the result's bytes, the operation, its operands' names, and the rest of the line."""
+
+    bytes: int
+    operation: str
+    operands: tuple[str, ...]
+    rest: str
+
+
+class Traffic(NamedTuple):
+    """Bytes read and written by all instructions, and count and result bytes of every kind of collective."""
+
+    bytes: int
+    collectives: dict[str, tuple[int, int]]
+
+
+def traffic(text: str) -> Traffic:
+    """The traffic of one device in one run of a compiled program, from `Compiled.as_text()`.
+
+    An instruction reads its operands and writes its result once, which no cache lessens; a slice of a larger array reads only what
+    it returns. A loop whose count XLA does not state counts once.
+    """
+    computations, entry = parse(text)
+    moved, counts, sizes = 0, Counter(), Counter()
+    for times, instruction, scope in executed(computations, entry):
+        kind = instruction.operation.removesuffix("-start")
+        if kind in COLLECTIVES:
+            result = instruction.bytes
+            if instruction.operation.endswith("-start") and kind in ("all-gather", "collective-permute"):
+                result -= sum(scope[name].bytes for name in instruction.operands if name in scope)  # (operand, result)
+            counts[kind] += times
+            sizes[kind] += times * result
+        moved += times * _moved(instruction, scope)
+    return Traffic(moved, {kind: (counts[kind], sizes[kind]) for kind in counts})
+
+
+def parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
+    """A module's computations, name -> instructions by name, and the name of the entry."""
+    computations, entry, current = {}, "", {}
+    for line in text.splitlines():
+        if found := COMPUTATION.match(line):
+            current = computations.setdefault(found[2], {})
+            entry = found[2] if found[1] else entry
+        elif found := INSTRUCTION.match(line):
+            inside, rest = _split(found[4])
+            current[found[1]] = Instruction(_size(found[2]), found[3], tuple(re.findall(r"%([\w.\-]+)", inside)), rest)
+    return computations, entry
+
+
+def executed(computations: dict[str, dict[str, Instruction]], name: str, times: int = 1):
+    """Every instruction that is no part of a fusion: how often it runs, itself, and the computation it stands in."""
+    for instruction in computations[name].values():
+        called = re.findall(r"(?:body|calls|to_apply|\w+_computation)=%?([\w.\-]+)", instruction.rest)
+        if instruction.operation == "while":
+            count = re.search(r'known_trip_count["=:{]+n"?:"?(\d+)', instruction.rest)
+            body = re.search(r"body=%?([\w.\-]+)", instruction.rest)[1]
+            yield from executed(computations, body, times * (int(count[1]) if count else 1))
+        elif instruction.operation in ("call", "async-start") and called:
+            yield from executed(computations, called[0], times)
+        elif instruction.operation == "conditional":
+            yield from executed(computations, called[0], times)
+        else:
+            yield times, instruction, computations[name]
+
+
+def _moved(instruction: Instruction, scope: dict[str, Instruction]) -> int:
+    operation = instruction.operation
+    if operation in FREE or operation.endswith("-done") or operation.endswith("-update"):
+        return 0
+    if "slice" in operation or operation == "gather":
+        return 2 * instruction.bytes if "update" not in operation else 2 * scope[instruction.operands[1]].bytes
+    return instruction.bytes + sum(scope[name].bytes for name in instruction.operands if name in scope)
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """An instruction's operands and what follows its closing bracket."""
+    depth = 1
+    for i, character in enumerate(rest):
+        depth += (character == "(") - (character == ")")
+        if not depth:
+            return rest[:i], rest[i + 1 :]
+    return rest, ""
+
+
+def _size(shape: str) -> int:
+    """Bytes of an array or tuple, without its layout."""
+    total = 0
+    for kind, sizes in SHAPE.findall(re.sub(r"\{[^}]*\}", "", shape)):
+        count = 1
+        for n in filter(None, sizes.split(",")):
+            count *= int(n)
+        total += count * BITS.get(kind, 0)
+    return total // 8
