@@ -78,7 +78,8 @@ class Folder:
 
     Attributes:
         about: what is written into the results about the model: name, task, precision.
-        made: the results of every photograph; those that differ in guidance alone are also written as a strip.
+        made: the results of every photograph, their options completed; those that differ in guidance alone are also written as a
+            strip.
         caption: see `captions_of`.
         draws: replayed instead of noise from the seed.
         dump: a folder for what came before the results.
@@ -156,7 +157,7 @@ class Folder:
                 continue
             source, target, picture, caption = found
             for variant, path in zip(self.made, results_of(target, self.made), strict=True):
-                options = captioned(variant.options.completed(self.model.defaults), caption)
+                options = captioned(variant.options, caption)
                 try:
                     job = Job(self.model, picture.pixels, options, self.draws, keep=self.dump is not None)
                     self._check_size(job)

@@ -87,7 +87,7 @@ class RestoreOptions:
         """With a model's choices (by field name), then the paper's, where this says None.
 
         Raises:
-            InputError: a strength below 1 from noise, or an overlap of more than half a tile.
+            InputError: what is given has no effect: a strength below 1 from noise, eta without ddim, a negative prompt at cfg 1.
         """
         left = {name: defaults.get(name, value) for name, value in OPEN.items() if getattr(self, name) is None}
         if self.start == "noise":
@@ -95,6 +95,10 @@ class RestoreOptions:
         options = replace(self, **left)
         if options.start == "noise" and options.strength < 1:
             raise InputError(f"strength is {options.strength}, which needs --start condition: noise alone takes all the steps")
+        if options.eta and options.sampler != "ddim":
+            raise InputError(f"eta is {options.eta} and sampler is {options.sampler}; only --sampler ddim takes an eta")
+        if self.negative_prompt and options.cfg == 1 and not options.rescale_cfg:
+            raise InputError("negative-prompt has no effect at cfg 1; give a model that takes text --cfg above 1, for example 4")
         for of in ("stage1", "diffusion"):
             tile, overlap = getattr(options, f"{of}_tile"), getattr(options, f"{of}_overlap")
             if 2 * overlap > tile:

@@ -81,14 +81,13 @@ def restore_batch(
     each = [options or RestoreOptions()] * len(images) if not isinstance(options, Sequence) else options
     if len(each) != len(images):
         raise InputError(f"there are {len(images)} images and {len(each)} options; give one options, or one for every image")
-    jobs = (Job(model, image, of) for image, of in zip(images, each, strict=True))
+    jobs = (Job(model, image, of.completed(model.defaults)) for image, of in zip(images, each, strict=True))
     done = dict(restore_jobs(enumerate(jobs), mesh or local_mesh(len(images)), batch_size))
     return [done[i].image for i in range(len(images))]
 
 
 def evaluations(model: Model, options: RestoreOptions) -> int:
-    """How often a restoration evaluates the networks: 0 when it stops after stage 1."""
-    options = options.completed(model.defaults)
+    """How often a restoration by completed options evaluates the networks: 0 when it stops after stage 1."""
     return 0 if options.stage1_only else SAMPLERS[options.sampler].evaluations(len(programs.rows_of(model, options).t))
 
 
@@ -122,6 +121,7 @@ class Job:
     RRDBNet enlarges by itself. What leaves stage 1 is brought to the size at which the diffusion works.
 
     Args:
+        options: completed.
         draws: used instead of noise from the seed.
         keep: whether the result has a trace, NHWC and images in [0, 1]: "lq" as stage 1 saw it, "reg", "cond_latent", "context"
             (the prompt's, then the negative prompt's), "z" after every step, "decoded", "fixed" (with stage 1's colours).
@@ -133,7 +133,6 @@ class Job:
 
     def __init__(self, model: Model, image: np.ndarray, options: RestoreOptions, draws: Draws | None = None, keep: bool = False):
         _check(image)
-        options = options.completed(model.defaults)
         if not model.takes_text and (options.prompt or options.negative_prompt or options.cfg != 1 or options.rescale_cfg):
             raise InputError("this model takes no text; leave out --prompt, --negative-prompt, --cfg and --rescale-cfg")
         _check_tiles(options, model.sampling["multiple"])

@@ -61,8 +61,9 @@ def _run(args: argparse.Namespace) -> int:
     draws = args.noise and read_draws(args.noise)
     caption, known = captions_of(files, [source for source, _ in inputs])
     model = load_model(args.model, args.task, args.precision)
+    options = options.completed(model.defaults)
     if known:
-        model.context(*{folders.captioned(options.completed(model.defaults), text).prompt for text in known})
+        model.context(*{folders.captioned(options, text).prompt for text in known})
     made = folders.variants(options, args.guidance_scale, files.n_samples)
     about = {"model": str(args.model), "task": args.task, "precision": args.precision}
     about |= {"noise": str(args.noise)} if args.noise else {}
