@@ -194,6 +194,8 @@ def test_sizes_that_are_asked_for(small_model):
         restore(small_model, photo(), diffusion_tile=72, diffusion_overlap=16)
     with pytest.raises(InputError, match="upscale is 2 and long-side is 96"):
         RestoreOptions(upscale=2, long_side=96)
+    with pytest.raises(InputError, match="stage1-overlap is 256; give at most half of stage1-tile, 128"):
+        RestoreOptions(stage1_tile=256)
 
 
 @pytest.mark.parametrize("options", [{}, pytest.param({"guidance_scale": 100.0, "guidance_space": "rgb"}, marks=pytest.mark.slow)])
