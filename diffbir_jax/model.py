@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
@@ -41,6 +42,7 @@ class Model:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     _contexts: dict[str, Any] = field(default_factory=dict)
+    _replicas: dict[Mesh, dict[str, Any]] = field(default_factory=dict)
 
     @functools.cached_property
     def architecture(self) -> Any:
@@ -48,6 +50,15 @@ class Model:
         leaves, tree = jax.tree.flatten(self.params)
         nets, sampling = (tuple(sorted(x.items())) for x in (self.nets, self.sampling))
         return nets, sampling, self.takes_text and self.context_shape, tree, tuple((x.shape, x.dtype) for x in leaves)
+
+    def params_on(self, mesh: Mesh) -> dict[str, Any]:
+        """The parameters on every device of the mesh; those of the mesh last asked for are kept."""
+        if mesh.size == 1:
+            return self.params
+        if mesh not in self._replicas:
+            self._replicas.clear()
+            self._replicas[mesh] = jax.device_put(self.params, NamedSharding(mesh, PartitionSpec()))
+        return self._replicas[mesh]
 
     @property
     def takes_text(self) -> bool:

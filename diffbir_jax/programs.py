@@ -26,6 +26,7 @@ from diffbir_jax.types import Image, Latent
 # With it, and barriers around the networks, a weight that is stored in another type is cast when it is used, not all at once.
 MEMORY_FIRST = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 TILES_AT_ONCE = 4
+MOST_PROGRAMS = 64  # kept, the last used
 SPLIT = P("data")
 
 
@@ -116,14 +117,8 @@ def latent_shape(model: Model, frame: Size, batch: int = 1) -> tuple[int, int, i
     return (batch, *(n // net.downsampling_factor for n in frame), net.latent_channels)
 
 
-@functools.lru_cache(maxsize=8)
-def params_on(model: Model, mesh: Mesh) -> dict[str, Any]:
-    """The model's parameters on every device of the mesh."""
-    return model.params if mesh.size == 1 else jax.device_put(model.params, NamedSharding(mesh, P()))
-
-
 compiled: list[float] = []  # seconds that each program took to compile
-_programs: dict[Any, Callable] = {}
+_programs: dict[Any, Callable] = {}  # the last used one last
 
 
 def program(
@@ -136,16 +131,20 @@ def program(
         specs: of the arguments after the parameters: split over the devices, or the same for all. Results are split.
         examples: arguments like those of a call.
     """
-    params = {name: params_on(model, mesh)[name] for name in names}
+    params = {name: model.params_on(mesh)[name] for name in names}
     key = (model.architecture, mesh, tuple(names), key)
-    if key not in _programs:
+    executable = _programs.pop(key, None)
+    if executable is None:
         begun = time.perf_counter()
-        _programs[key] = _compile(model, mesh, run, (P(), *specs), (params, *examples))
+        executable = _compile(model, mesh, run, (P(), *specs), (params, *examples))
         compiled.append(time.perf_counter() - begun)
+    _programs[key] = executable
+    while len(_programs) > MOST_PROGRAMS:
+        del _programs[next(iter(_programs))]
     placements = [NamedSharding(mesh, spec) for spec in specs]
 
     def call(*arguments: Any) -> Any:
-        return _programs[key](params, *(jax.device_put(x, where) for x, where in zip(arguments, placements, strict=True)))
+        return executable(params, *(jax.device_put(x, where) for x, where in zip(arguments, placements, strict=True)))
 
     return call
 

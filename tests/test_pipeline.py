@@ -1,7 +1,9 @@
 """Restoring as a function: shapes, seeds, knobs that recompile nothing, guidance that holds on to stage 1."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import jax
@@ -57,6 +59,22 @@ def test_knobs_do_not_recompile(small_model):
         assert not np.array_equal(first, restore(small_model, photo(), **{"guidance_scale": 1.0, name: value})), name
     assert not np.array_equal(first[:33], restore(small_model, photo(33, 41)))  # padded to the same shape
     assert len(programs.compiled) == compiled
+
+
+def test_programs_outlive_their_models_and_are_few(small_model_folder, monkeypatch):
+    """A program is bound when it is made: that it is no longer kept does not stop it."""
+    model, mesh = load_model(small_model_folder), pipeline.local_mesh(2)
+    monkeypatch.setattr(programs, "_programs", {})
+    monkeypatch.setattr(programs, "MOST_PROGRAMS", 2)
+    first, _, again, _ = (programs.stage1_program(model, mesh, 2, (side, 16)) for side in (16, 32, 16, 48))
+    kept = [key[-1].shape[1] for key in programs._programs]
+    assert kept == [16, 48]
+    programs.stage1_program(model, mesh, 2, (32, 16))
+    assert np.array_equal(first(np.ones((2, 16, 16, 3), np.float32)), again(np.ones((2, 16, 16, 3), np.float32)))
+    gone = weakref.ref(model)
+    del model, first, again
+    gc.collect()
+    assert gone() is None and len(programs._programs) == 2
 
 
 @pytest.mark.parametrize("space", ["latent", "rgb"])
