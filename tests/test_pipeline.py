@@ -182,10 +182,11 @@ OFTEN = ("ddpm", "ddim", "dpm++_2m", "dpm++_sde", "heun", "unipc")  # one of eve
 def test_every_sampler_restores(small_model, sampler):
     """Guidance changes the result; evaluations are counted beforehand."""
     seen, image = [], photo(32, 32)
+    options = RestoreOptions(steps=STEPS, sampler=sampler).completed(small_model.defaults)
     with programs.on_step(lambda: seen.append(1)):
         restored = restore(small_model, image, sampler=sampler)
     assert restored.std() > 0
-    assert len(seen) == pipeline.evaluations(small_model, RestoreOptions(steps=STEPS, sampler=sampler).completed(small_model.defaults))
+    assert len(seen) == pipeline.evaluations(small_model, options)
     assert not np.array_equal(restored, restore(small_model, image, sampler=sampler, guidance_scale=200.0))
 
 
