@@ -13,7 +13,8 @@ import numpy as np
 from diffbir_jax import RestoreOptions, load_model, restore_images
 from diffbir_jax.degradation.operations import apply
 from diffbir_jax.degradation.recipes import draw, find_recipe
-from diffbir_jax.imaging.files import images_in, read_image
+from diffbir_jax.imaging.paths import images_in
+from diffbir_jax.imaging.reading import read_image
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 SHOWN = ("astronaut_01", "red_panda_01", "carcassonne_01", "petra_01")

@@ -22,7 +22,7 @@ def pictures() -> dict:
     """A smooth gradient and three photographs of 512x512 pixels."""
     import numpy as np
 
-    from diffbir_jax.imaging.files import read_image
+    from diffbir_jax.imaging.reading import read_image
     from diffbir_jax.imaging.resizing import resize
 
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
