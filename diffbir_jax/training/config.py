@@ -153,6 +153,16 @@ _PAPER = {  # of every full-size recipe (DiffBIR v1, section 4.1): 512 pixels, A
 }
 
 
+V21 = {  # of version 2.1, for `paper_stage2`: the original's configuration
+    "data__batch": 512,
+    "data__crop_mode": "none",
+    "data__recipe": "realesrgan",
+    "steps": 1_000_000,
+    "sampling": {"parameterisation": "v", "zero_snr": True},
+    "optimizer__learning_rate": 1e-5,
+}
+
+
 def paper_stage1(size: str, **changes: Any) -> ConfigDict:
     """Stage 1 as the paper trains it (section 4.1: batch 96, 150 000 steps); "smoke": the same on toy networks."""
     full = _PAPER | {"data__batch": 96, "data__crop_mode": "centre", "steps": 150_000} | changes
