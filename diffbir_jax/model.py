@@ -20,7 +20,6 @@ from diffbir_jax.weights.folder import load_network, read_card
 from diffbir_jax.weights.registry import PRESETS
 
 ASSETS = Path(__file__).parent / "assets"
-STORED = {"f32": jnp.float32, "bf16": jnp.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +117,7 @@ def load_model(name: str | Path = "tiny", task: str = "general", precision: str 
     card = read_card(folder)
     if missing := {"parameterisation", "zero_snr", "short_edge", "multiple", "padding"} - card.get("sampling", {}).keys():
         raise InputError(f"{folder / 'model.json'} does not say how to sample: {', '.join(sorted(missing))} missing")
-    load = functools.partial(_load, folder, STORED[precision])
+    load = functools.partial(_load, folder, jnp.dtype(PRECISIONS[precision]))
     loaded = {"stage1": load(_stage1_name(card, task, folder))} | {n: load(n) for n in ("autoencoder", "unet", "control")}
     nets, params = ({n: pair[i] for n, pair in loaded.items()} for i in (0, 1))
     return Model(nets, params, card["sampling"], card.get("defaults", {}), folder)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffbir_jax.models.unet import UNetEncoder
-from diffbir_jax.training.networks import DTYPES, Setup, abstract_setup, as_stored, make_objective
+from diffbir_jax.options import PRECISIONS
+from diffbir_jax.training.networks import Setup, abstract_setup, as_stored, make_objective
 from diffbir_jax.training.state import init_state, make_optimizer
 
 PRIME = 13  # images: what of the backward pass has a size that is a multiple is theirs, no network has such sizes
@@ -97,7 +98,8 @@ class Cost:
 def cost_of(config: ConfigDict, devices: int) -> Cost:
     """The cost of a recipe on `devices` devices, from shapes alone."""
     setup = abstract_setup(config)
-    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, DTYPES[config.frozen_precision]), setup.frozen)
+    stored = jnp.dtype(PRECISIONS[config.frozen_precision])
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, stored), setup.frozen)
     setup = setup._replace(frozen=frozen)
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = jax.eval_shape(lambda params: init_state(params, optimizer, config.optimizer.ema > 0), setup.params)
