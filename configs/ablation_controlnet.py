@@ -2,7 +2,7 @@
 
 python -m diffbir_jax.train --config configs/ablation_controlnet.py --workdir RUN --config.data.source=PHOTOS
 
-Otherwise stage2_general_v1, in hardware and time too. The paper reports colour shifts for it (v1, section 4.4). Not run here.
+Otherwise stage2_general_v1, in hardware and time too. The paper reports colour shifts for it. Not run here.
 """
 
 from diffbir_jax.training.config import paper_stage2

@@ -2,7 +2,7 @@
 
 python -m diffbir_jax.train --config configs/ablation_no_restoration.py --workdir RUN --config.data.source=PHOTOS
 
-Otherwise stage2_general_v1, in hardware and time too. The paper finds that the noise of the input is then taken for content.
+Otherwise stage2_general_v1, in hardware and time too. Not run here.
 """
 
 from diffbir_jax.training.config import paper_stage2

@@ -5,16 +5,8 @@ python -m diffbir_jax.train --config configs/ablation_v1_conditioning.py --workd
 Otherwise stage2_v21, in hardware and time too: what captions and noise augmentation bring. Not run here.
 """
 
-from diffbir_jax.training.config import paper_stage2
+from diffbir_jax.training.config import V21, paper_stage2
 
 
 def get_config(size="full"):
-    return paper_stage2(
-        size,
-        data__batch=512,
-        data__crop_mode="none",
-        data__recipe="realesrgan",
-        steps=1_000_000,
-        sampling={"parameterisation": "v", "zero_snr": True},
-        optimizer__learning_rate=1e-5,
-    )
+    return paper_stage2(size, **V21)

@@ -9,18 +9,8 @@ Hardware: 8 A100 of 80 GB. Expected: 10 hours for every 16 000 steps at 40 % MFU
 is `DiffBIR_v2.1.pt`.
 """
 
-from diffbir_jax.training.config import paper_stage2
+from diffbir_jax.training.config import V21, paper_stage2
 
 
 def get_config(size="full"):
-    return paper_stage2(
-        size,
-        data__batch=512,
-        data__crop_mode="none",
-        data__recipe="realesrgan",
-        steps=1_000_000,
-        captions_dropped=0.2,
-        noise_augmentation=200,
-        sampling={"parameterisation": "v", "zero_snr": True},
-        optimizer__learning_rate=1e-5,
-    )
+    return paper_stage2(size, **V21, captions_dropped=0.2, noise_augmentation=200)

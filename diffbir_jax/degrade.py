@@ -1,4 +1,7 @@
-"""Degrade photos by a recipe: writes DIR/NAME.png for every input. The same seed and file name give the same degradation."""
+"""Degrade photos by a recipe: writes DIR/NAME.png for every input, folders with all that is below them, whose tree is mirrored.
+
+The same seed and file name give the same degradation.
+"""
 
 import argparse
 import ast
@@ -17,10 +20,12 @@ from diffbir_jax.degradation.operations import Operation, apply
 from diffbir_jax.degradation.pixels import Photo
 from diffbir_jax.degradation.recipes import RECIPES, Recipe, draw, find_recipe
 from diffbir_jax.errors import InputError
-from diffbir_jax.imaging.files import find_images, output_names, prepare_folder, read_image, write_png
+from diffbir_jax.imaging.paths import outputs_for, prepare_folder
+from diffbir_jax.imaging.reading import read_image
+from diffbir_jax.imaging.writing import write_picture
 
 PROG = "diffbir_jax.degrade"
-RECIPE, MOST_DRAWS = "codeformer", 99
+RECIPE, MOST_DRAWS, GRID = "codeformer", 99, "grid"
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,13 @@ class Job:
 
 def main(argv: list[str] | None = None) -> int:
     job, inputs = read_command(argv)
-    paths = find_images(inputs)
-    names = output_names(paths)
-    if job.params and not job.params.is_dir() and len(paths) > 1:
-        raise InputError(f"{job.params} is one degradation for {len(paths)} photos; give a folder with a NAME.json for each")
-    for folder in (job.output, job.output / "grid") if job.grid else (job.output,):
-        prepare_folder(folder)
-    code, _ = cli.each(zip(paths, names, strict=True), lambda each: degrade_file(each[0], Path(each[1]).stem, job), PROG)
+    pairs = [(path, target.relative_to(job.output)) for path, target in outputs_for(inputs, job.output)]
+    if job.params and not job.params.is_dir() and len(pairs) > 1:
+        raise InputError(f"{job.params} is one degradation for {len(pairs)} photos; give a folder with a NAME.json for each")
+    if job.grid and (among := [path for path, place in pairs if place.parts[0] == GRID]):
+        raise InputError(f"{among[0]} would be written among the contact sheets; rename its folder, or leave out --grid")
+    prepare_folder(job.output)
+    code, _ = cli.each(pairs, lambda each: degrade_file(*each, job), PROG)
     return code
 
 
@@ -101,8 +106,11 @@ def read_setting(text: str) -> tuple[str, Any]:
         return name, tuple(part.strip() for part in value.split(","))
 
 
-def degrade_file(path: Path, stem: str, job: Job) -> str:
+def degrade_file(path: Path, place: Path, job: Job) -> str:
     """Degrades one file; its draws depend on the seed and its name, not on the other files.
+
+    Args:
+        place: of the result under the output folder.
 
     Returns:
         A line that says what was done.
@@ -110,14 +118,15 @@ def degrade_file(path: Path, stem: str, job: Job) -> str:
     Raises:
         InputError: a file cannot be read or written.
     """
-    image, output = read_image(path), job.output / f"{stem}.png"
-    draws = [read_params(job.params, stem, image)] if job.params else draw_all(path, image, job)
-    write_png(output, apply(draws[0], image))
+    image, output = read_image(path), job.output / place
+    draws = [read_params(job.params, place, image)] if job.params else draw_all(path, image, job)
+    prepare_folder(output.parent)
+    write_picture(output, apply(draws[0], image))
     if job.save_params:
-        write_params(job.output / f"{stem}.json", draws[0], path, image, job)
+        write_params(output.with_suffix(".json"), draws[0], path, image, job)
     if job.grid:
         shown = sheet.contact_sheet(image, ((operations, apply(operations, image)) for operations in draws))
-        write_png(job.output / "grid" / f"{stem}.png", shown)
+        write_picture(prepare_folder(job.output / GRID / place.parent) / place.name, shown)
     return f"{output}: {', '.join(map(sheet.describe, draws[0]))}"
 
 
@@ -134,13 +143,13 @@ def write_params(target: Path, operations: tuple[Operation, ...], path: Path, im
     write_whole(target, lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def read_params(params: Path, stem: str, image: Photo) -> tuple[Operation, ...]:
+def read_params(params: Path, place: Path, image: Photo) -> tuple[Operation, ...]:
     """The stored degradation of one photo, from a file or a folder.
 
     Raises:
         InputError: it cannot be read, is none, or was drawn for another size.
     """
-    source = params / f"{stem}.json" if params.is_dir() else params
+    source = params / place.with_suffix(".json") if params.is_dir() else params
     try:
         operations, about = storage.from_json(source.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -149,7 +158,7 @@ def read_params(params: Path, stem: str, image: Photo) -> tuple[Operation, ...]:
         raise InputError(f"{source}: {error}") from None
     height, width = image.shape[:2]
     if (about.get("height", height), about.get("width", width)) != (height, width):
-        raise InputError(f"{source} was drawn for {about.get('width')}x{about.get('height')}; {stem} is {width}x{height}")
+        raise InputError(f"{source} was drawn for {about.get('width')}x{about.get('height')}; {place.stem} is {width}x{height}")
     return operations
 
 

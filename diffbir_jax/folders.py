@@ -31,8 +31,17 @@ AHEAD = 2  # photographs read before they are needed, beside those of a batch
 class Variant:
     """One of the results that a photograph is to have."""
 
-    suffix: str
+    scale: str  # in the results' names: of the guidance scale, and of the seed; "" where there is one
+    sample: str
     options: RestoreOptions
+
+    def named(self, target: Path) -> Path:
+        """The file it is written to."""
+        return target.with_name(f"{target.stem}{self.scale}{self.sample}{target.suffix}")
+
+    def strip(self, target: Path) -> Path:
+        """The file that all guidance scales are written to."""
+        return target.with_name(f"{target.stem}_strip{self.sample}{target.suffix}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Order:
 
     source: Path
     target: Path
+    strip: Path
     picture: Picture
     options: RestoreOptions
     notes: tuple[str, ...]  # about the photograph, and what worked in tiles
@@ -59,17 +69,13 @@ def variants(options: RestoreOptions, scales: Sequence[float], samples: int) -> 
     """Every guidance scale with every seed, named where there are several."""
     return [
         Variant(
-            (f"_s{scale:g}" if len(scales) > 1 else "") + (f"_{i + 1}" if samples > 1 else ""),
+            f"_s{scale:g}" if len(scales) > 1 else "",
+            f"_{i + 1}" if samples > 1 else "",
             dataclasses.replace(options, guidance_scale=scale, seed=(options.seed + i) % 2**32),
         )
         for i in range(samples)
         for scale in scales
     ]
-
-
-def results_of(target: Path, made: Sequence[Variant]) -> list[Path]:
-    """The files that a photograph's variants are written to."""
-    return [target.with_name(f"{target.stem}{variant.suffix}{target.suffix}") for variant in made]
 
 
 @dataclasses.dataclass
@@ -78,10 +84,12 @@ class Folder:
 
     Attributes:
         about: what is written into the results about the model: name, task, precision.
-        made: the results of every photograph; those that differ in guidance alone are also written as a strip.
+        made: the results of every photograph, their options completed; those that differ in guidance alone are also written as a
+            strip.
         caption: see `captions_of`.
         draws: replayed instead of noise from the seed.
-        dump: a folder for what came before the results.
+        output: the folder that all results are in or below.
+        dump: a folder for what came before the results, in the same tree.
         on_step: called with the number of photographs at every evaluation of the networks.
     """
 
@@ -90,6 +98,7 @@ class Folder:
     made: Sequence[Variant]
     files: FileOptions
     caption: Caption
+    output: Path
     draws: Draws | None = None
     dump: Path | None = None
     on_step: Callable[[int], Any] = lambda n: None
@@ -98,7 +107,7 @@ class Folder:
 
     def run(self, inputs: Sequence[tuple[Path, Path]]) -> Iterator[Event]:
         """Restores (photograph, result) pairs; what came of each, as soon as it is known."""
-        skipped = {pair for pair in inputs if self.files.skip_existing and all(p.exists() for p in results_of(pair[1], self.made))}
+        skipped = {pair for pair in inputs if self.files.skip_existing and all(v.named(pair[1]).exists() for v in self.made)}
         yield from (Event("skipped", source, {"output": str(target)}) for source, target in inputs if (source, target) in skipped)
         inputs = [pair for pair in inputs if pair not in skipped]
         mesh = local_mesh(len(inputs) * len(self.made))
@@ -127,15 +136,14 @@ class Folder:
         held.append((f"guidance {order.options.guidance_scale:g}", result.image))
         if len(held) == len(scales):
             labels, images = zip(*self.series.pop((order.source, order.options.seed)), strict=True)
-            name = order.target.name.replace(f"_s{order.options.guidance_scale:g}", "_strip")
-            yield pool.submit(self._write_strip, order, order.target.with_name(name), strip(images, labels))
+            yield pool.submit(self._write_strip, order, strip(images, labels))
 
-    def _write_strip(self, order: Order, target: Path, image: np.ndarray) -> Event:
+    def _write_strip(self, order: Order, image: np.ndarray) -> Event:
         try:
-            write_picture(target, image)
+            write_picture(order.strip, image)
         except InputError as error:
             return Event("failed", order.source, {"error": str(error)})
-        return Event("strip", order.source, {"output": str(target)})
+        return Event("strip", order.source, {"output": str(order.strip)})
 
     def _failures(self) -> Iterator[Event]:
         while self.failed:
@@ -155,17 +163,17 @@ class Folder:
                 self.failed.append(found)
                 continue
             source, target, picture, caption = found
-            for variant, path in zip(self.made, results_of(target, self.made), strict=True):
-                options = captioned(variant.options.completed(self.model.defaults), caption)
+            for variant in self.made:
+                options = captioned(variant.options, caption)
                 try:
-                    job = Job(self.model, picture.pixels, options, self.draws, keep=self.dump is not None)
+                    job = Job(self.model, picture.pixels, options, self.draws, self.dump is not None, self.files.batch_size)
                     self._check_size(job)
                 except InputError as error:
                     self.failed.append(Event("failed", source, {"error": f"{source}: {error}"}))
                     break
                 tiled = [stage for stage, tiled in job.tiled._asdict().items() if tiled]
                 notes = (*picture.notes, *([f"tiled: {' '.join(tiled)}"] if tiled else []))
-                yield Order(source, path, picture, options, notes), job
+                yield Order(source, variant.named(target), variant.strip(target), picture, options, notes), job
 
     def _check_size(self, job: Job) -> None:
         height, width = job.target
@@ -184,7 +192,9 @@ class Folder:
         try:
             order.target.parent.mkdir(parents=True, exist_ok=True)
             if self.dump:
-                write_trace(self.dump / f"{order.target.stem}.safetensors", result.trace)
+                trace = (self.dump / order.target.relative_to(self.output)).with_suffix(".safetensors")
+                trace.parent.mkdir(parents=True, exist_ok=True)
+                write_trace(trace, result.trace)
             write_picture(order.target, result.image, alpha, self.files.bits, exif, text)
             if self.files.sidecar:
                 more = {"input": str(order.source), "output": str(order.target), "notes": list(order.notes)}

@@ -27,7 +27,7 @@ class Tiled(NamedTuple):
     decode: bool
 
 
-def what_to_tile(model: Model, lq: Size, frame: Size, options: RestoreOptions, batch: int = 1) -> Tiled:
+def what_to_tile(model: Model, lq: Size, frame: Size, options: RestoreOptions, batch: int) -> Tiled:
     """The stages that would not fit whole.
 
     Args:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
@@ -21,7 +22,6 @@ from diffbir_jax.weights.folder import load_network, read_card
 from diffbir_jax.weights.registry import PRESETS
 
 ASSETS = Path(__file__).parent / "assets"
-STORED = {"f32": jnp.float32, "bf16": jnp.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,7 @@ class Model:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     _contexts: dict[str, Any] = field(default_factory=dict)
+    _replicas: dict[Mesh, dict[str, Any]] = field(default_factory=dict)
 
     @functools.cached_property
     def architecture(self) -> Any:
@@ -50,6 +51,15 @@ class Model:
         leaves, tree = jax.tree.flatten(self.params)
         nets, sampling = (tuple(sorted(x.items())) for x in (self.nets, self.sampling))
         return nets, sampling, self.takes_text and self.context_shape, tree, tuple((x.shape, x.dtype) for x in leaves)
+
+    def params_on(self, mesh: Mesh) -> dict[str, Any]:
+        """The parameters on every device of the mesh; those of the mesh last asked for are kept."""
+        if mesh.size == 1:
+            return self.params
+        if mesh not in self._replicas:
+            self._replicas.clear()
+            self._replicas[mesh] = jax.device_put(self.params, NamedSharding(mesh, PartitionSpec()))
+        return self._replicas[mesh]
 
     @property
     def takes_text(self) -> bool:
@@ -63,7 +73,7 @@ class Model:
     @property
     def context_shape(self) -> tuple[int, int]:
         """Tokens and width of a text's context."""
-        tower = read_card(self.folder)["networks"].get("text_encoder", {})
+        tower = read_card(self.folder)["networks"].get("text_encoder", {}) if self.folder else {}
         return tower.get("context_length", 77), self.nets["unet"].context_dim
 
     def context(self, *texts: str) -> Float[Array, "B T D"] | None:
@@ -109,7 +119,7 @@ def load_model(name: str | Path = "tiny", task: str = "general", precision: str 
     card = read_card(folder)
     if missing := {"parameterisation", "zero_snr", "short_edge", "multiple", "padding"} - card.get("sampling", {}).keys():
         raise InputError(f"{folder / 'model.json'} does not say how to sample: {', '.join(sorted(missing))} missing")
-    load = functools.partial(_load, folder, STORED[precision])
+    load = functools.partial(_load, folder, jnp.dtype(PRECISIONS[precision]))
     loaded = {"stage1": load(_stage1_name(card, task, folder))} | {n: load(n) for n in ("autoencoder", "unet", "control")}
     nets, params = ({n: pair[i] for n, pair in loaded.items()} for i in (0, 1))
     return Model(nets, params, card["sampling"], card.get("defaults", {}), folder)

@@ -17,10 +17,10 @@ WEIGHTS = ("plain", "region")
 TILES = ("auto", "on", "off")
 PADDING = ("bucket", "least")
 TASKS = ("general", "face", "denoise")
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = {"f32": "float32", "bf16": "bfloat16"}
 OPEN = {  # the paper's, where a model says nothing
     "steps": 50, "sampler": "ddpm", "start": "noise", "strength": 1.0, "noise_aug": 0, "prompt": "", "negative_prompt": "",
-    "cfg": 1.0, "stage1_tile": 512, "stage1_overlap": 256, "vae_tile": 256, "diffusion_tile": 512, "diffusion_overlap": 256,
+    "cfg": 1.0,
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ class RestoreOptions:
     """How to restore; the defaults are the paper's. What is None is the model's own choice, see `completed`.
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value out of its range, upscale beside long_side, or an overlap of more than half a tile.
     """
 
     upscale: int | float = _option(1.0, "output size over input size, 1 to 8", least=1, most=8)
@@ -65,13 +65,11 @@ class RestoreOptions:
     control_strength: int | float = _option(1.0, "factor on the control branch's outputs, 0 to 2", least=0, most=2)
     tiles: str = _option("auto", "work in tiles; auto: what would not fit the memory budget", choices=TILES)
     memory_budget: str | None = _option(None, "such as 8GB; None: what the device has")
-    stage1_tile: int | None = _option(None, "side of stage 1's tiles in pixels; None: as the model prefers", least=64)
-    stage1_overlap: int | None = _option(None, "pixels that stage 1's tiles share; None: as the model prefers", least=0)
-    vae_tile: int | None = _option(
-        None, "side of the autoencoder's tiles in pixels; they need no overlap; None: as the model prefers", least=64
-    )
-    diffusion_tile: int | None = _option(None, "side of the diffusion's tiles in pixels; None: as the model prefers", least=64)
-    diffusion_overlap: int | None = _option(None, "pixels that they share; None: as the model prefers", least=0)
+    stage1_tile: int = _option(512, "side of stage 1's tiles in pixels", least=64)
+    stage1_overlap: int = _option(256, "pixels that they share, at most half a tile", least=0)
+    vae_tile: int = _option(256, "side of the autoencoder's tiles in pixels; they need no overlap", least=64)
+    diffusion_tile: int = _option(512, "side of the diffusion's tiles in pixels", least=64)
+    diffusion_overlap: int = _option(256, "pixels that they share, at most half a tile", least=0)
     padding: str = _option("bucket", "to one of few sizes, so that little is compiled, or the least", choices=PADDING)
     stage1_only: bool = _option(False, "stop after stage 1: remove the degradation, add no detail")
     seed: int = _option(231, "random seed; the same seed gives the same bytes", least=0, most=2**32 - 1)
@@ -82,12 +80,16 @@ class RestoreOptions:
             raise InputError(f"upscale is {self.upscale} and long-side is {self.long_side}; give one of them")
         if self.memory_budget is not None:
             parse_bytes(self.memory_budget)
+        for of in ("stage1", "diffusion"):
+            tile, overlap = getattr(self, f"{of}_tile"), getattr(self, f"{of}_overlap")
+            if 2 * overlap > tile:
+                raise InputError(f"{of}-overlap is {overlap}; give at most half of {of}-tile, {tile // 2}")
 
     def completed(self, defaults: Mapping[str, Any]) -> "RestoreOptions":
         """With a model's choices (by field name), then the paper's, where this says None.
 
         Raises:
-            InputError: a strength below 1 from noise, or an overlap of more than half a tile.
+            InputError: what is given has no effect: a strength below 1 from noise, eta without ddim, a negative prompt at cfg 1.
         """
         left = {name: defaults.get(name, value) for name, value in OPEN.items() if getattr(self, name) is None}
         if self.start == "noise":
@@ -95,10 +97,10 @@ class RestoreOptions:
         options = replace(self, **left)
         if options.start == "noise" and options.strength < 1:
             raise InputError(f"strength is {options.strength}, which needs --start condition: noise alone takes all the steps")
-        for of in ("stage1", "diffusion"):
-            tile, overlap = getattr(options, f"{of}_tile"), getattr(options, f"{of}_overlap")
-            if 2 * overlap > tile:
-                raise InputError(f"{of}-overlap is {overlap}; give at most half of {of}-tile, {tile // 2}")
+        if options.eta and options.sampler != "ddim":
+            raise InputError(f"eta is {options.eta} and sampler is {options.sampler}; only --sampler ddim takes an eta")
+        if self.negative_prompt and options.cfg == 1 and not options.rescale_cfg:
+            raise InputError("negative-prompt has no effect at cfg 1; give a model that takes text --cfg above 1, for example 4")
         return options
 
 

@@ -16,6 +16,7 @@ from diffbir_jax import programs
 from diffbir_jax.diffusion.samplers import SAMPLERS
 from diffbir_jax.errors import InputError
 from diffbir_jax.imaging.colour import wavelet_colour_fix_in_strips
+from diffbir_jax.imaging.reading import MIN_SIDE
 from diffbir_jax.imaging.resizing import Photo, Resized, Size, bucket, enlarge, resize, short_edge, target_size
 from diffbir_jax.imaging.tiling import tiled_image
 from diffbir_jax.memory import what_to_tile
@@ -25,7 +26,6 @@ from diffbir_jax.options import RestoreOptions
 from diffbir_jax.programs import Draws, Each
 from diffbir_jax.types import Latent
 
-LEAST_SIDE = 16
 T = TypeVar("T")
 Images = Sequence[np.ndarray] | np.ndarray  # of one size, one a job or a few more
 
@@ -81,14 +81,13 @@ def restore_batch(
     each = [options or RestoreOptions()] * len(images) if not isinstance(options, Sequence) else options
     if len(each) != len(images):
         raise InputError(f"there are {len(images)} images and {len(each)} options; give one options, or one for every image")
-    jobs = (Job(model, image, of) for image, of in zip(images, each, strict=True))
+    jobs = (Job(model, image, of.completed(model.defaults), batch_size=batch_size) for image, of in zip(images, each, strict=True))
     done = dict(restore_jobs(enumerate(jobs), mesh or local_mesh(len(images)), batch_size))
     return [done[i].image for i in range(len(images))]
 
 
 def evaluations(model: Model, options: RestoreOptions) -> int:
-    """How often a restoration evaluates the networks: 0 when it stops after stage 1."""
-    options = options.completed(model.defaults)
+    """How often a restoration by completed options evaluates the networks: 0 when it stops after stage 1."""
     return 0 if options.stage1_only else SAMPLERS[options.sampler].evaluations(len(programs.rows_of(model, options).t))
 
 
@@ -122,18 +121,27 @@ class Job:
     RRDBNet enlarges by itself. What leaves stage 1 is brought to the size at which the diffusion works.
 
     Args:
+        options: completed.
         draws: used instead of noise from the seed.
         keep: whether the result has a trace, NHWC and images in [0, 1]: "lq" as stage 1 saw it, "reg", "cond_latent", "context"
             (the prompt's, then the negative prompt's), "z" after every step, "decoded", "fixed" (with stage 1's colours).
+        batch_size: images at a time on a device, which have to fit the memory budget together.
 
     Raises:
         InputError: the image is of another shape or type, or too small, or draws of another size or number are given, or a text for
             a model that takes none.
     """
 
-    def __init__(self, model: Model, image: np.ndarray, options: RestoreOptions, draws: Draws | None = None, keep: bool = False):
+    def __init__(
+        self,
+        model: Model,
+        image: np.ndarray,
+        options: RestoreOptions,
+        draws: Draws | None = None,
+        keep: bool = False,
+        batch_size: int = 1,
+    ):
         _check(image)
-        options = options.completed(model.defaults)
         if not model.takes_text and (options.prompt or options.negative_prompt or options.cfg != 1 or options.rescale_cfg):
             raise InputError("this model takes no text; leave out --prompt, --negative-prompt, --cfg and --rescale-cfg")
         _check_tiles(options, model.sampling["multiple"])
@@ -150,7 +158,7 @@ class Job:
         self.size = image.shape[:2]
         self.lq = image if self.least and self.kind != "SwinIR" else self.padded(image)
         self.frame = self.padded_size(self.reg_size)
-        self.tiled = what_to_tile(model, self.lq.shape[:2], self.frame, options)
+        self.tiled = what_to_tile(model, self.lq.shape[:2], self.frame, options, batch_size)
         self.plan = programs.plan_of(model, options, self.tiled.diffusion, draws is not None, keep)
         self._check_draws()
 
@@ -285,8 +293,8 @@ class Batch:
 def _check(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.float32:
         raise InputError(f"an image is {image.dtype} {list(image.shape)}; give float32 [height, width, 3] in [0, 1]")
-    if min(image.shape[:2]) < LEAST_SIDE:
-        raise InputError(f"the image is {image.shape[1]}x{image.shape[0]}; the least side is {LEAST_SIDE} pixels")
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise InputError(f"the image is {image.shape[1]}x{image.shape[0]}; the least side is {MIN_SIDE} pixels")
 
 
 def _check_tiles(options: RestoreOptions, multiple: int) -> None:

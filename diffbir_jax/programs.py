@@ -26,6 +26,7 @@ from diffbir_jax.types import Image, Latent
 # With it, and barriers around the networks, a weight that is stored in another type is cast when it is used, not all at once.
 MEMORY_FIRST = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 TILES_AT_ONCE = 4
+MOST_PROGRAMS = 64  # kept, the last used
 SPLIT = P("data")
 
 
@@ -116,14 +117,8 @@ def latent_shape(model: Model, frame: Size, batch: int = 1) -> tuple[int, int, i
     return (batch, *(n // net.downsampling_factor for n in frame), net.latent_channels)
 
 
-@functools.lru_cache(maxsize=8)
-def params_on(model: Model, mesh: Mesh) -> dict[str, Any]:
-    """The model's parameters on every device of the mesh."""
-    return model.params if mesh.size == 1 else jax.device_put(model.params, NamedSharding(mesh, P()))
-
-
 compiled: list[float] = []  # seconds that each program took to compile
-_programs: dict[Any, Callable] = {}
+_programs: dict[Any, Callable] = {}  # the last used one last
 
 
 def program(
@@ -136,29 +131,36 @@ def program(
         specs: of the arguments after the parameters: split over the devices, or the same for all. Results are split.
         examples: arguments like those of a call.
     """
-    params = {name: params_on(model, mesh)[name] for name in names}
+    params = {name: model.params_on(mesh)[name] for name in names}
     key = (model.architecture, mesh, tuple(names), key)
-    if key not in _programs:
+    executable = _programs.pop(key, None)
+    if executable is None:
         begun = time.perf_counter()
-        _programs[key] = _compile(model, mesh, run, (P(), *specs), (params, *examples))
+        executable = _compile(model, mesh, run, (P(), *specs), (params, *examples))
         compiled.append(time.perf_counter() - begun)
+    _programs[key] = executable
+    while len(_programs) > MOST_PROGRAMS:
+        del _programs[next(iter(_programs))]
     placements = [NamedSharding(mesh, spec) for spec in specs]
 
     def call(*arguments: Any) -> Any:
-        return _programs[key](params, *(jax.device_put(x, where) for x, where in zip(arguments, placements, strict=True)))
+        return executable(params, *(jax.device_put(x, where) for x, where in zip(arguments, placements, strict=True)))
 
     return call
 
 
 def _compile(model: Model, mesh: Mesh, run: Callable, specs: tuple[P, ...], examples: tuple) -> Callable:
+    return lowered(mesh, run, specs, examples).compile(compiler_options=MEMORY_FIRST if model.casts else None)
+
+
+def lowered(mesh: Mesh, run: Callable, specs: tuple[P, ...], examples: tuple) -> jax.stages.Lowered:
     """`run` mapped over the mesh."""
     mapped = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=SPLIT, check_vma=False)
 
     def placed(spec: P, tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)), tree)
 
-    lowered = jax.jit(mapped).lower(*map(placed, specs, examples))
-    return lowered.compile(compiler_options=MEMORY_FIRST if model.casts else None)
+    return jax.jit(mapped).lower(*map(placed, specs, examples))
 
 
 def _images(batch: int, shape: Size) -> jax.ShapeDtypeStruct:
@@ -201,12 +203,17 @@ def decode_program(model: Model, mesh: Mesh, batch: int, shape: Size) -> Callabl
 
 def sample_program(model: Model, mesh: Mesh, batch: int, shape: Size, plan: Plan) -> Callable[..., tuple[Latent, dict[str, Array]]]:
     """(cond_latents, frames, each, shared) -> (clean latents, what was kept). Frames are None unless the plan sees them."""
+    names, run, specs, examples = sampling(model, batch, shape, plan)
+    return program(model, mesh, names, (plan, examples[0]), run, specs, *examples)
+
+
+def sampling(model: Model, batch: int, shape: Size, plan: Plan) -> tuple[list[str], Callable, tuple[P, ...], tuple]:
+    """What `program` takes of the sampler: the networks' names, the function, its arguments' specs, and examples of them."""
     frames = _images(batch, shape) if plan.sees_frames else None
     latents = jax.ShapeDtypeStruct(latent_shape(model, shape, batch), jnp.float32)
     names = ["unet", "control", *["autoencoder"] * (plan.space == "rgb")]
     run, specs = functools.partial(_sample, model, plan), (SPLIT, SPLIT, SPLIT, P())
-    each, shared = _example_each(model, batch, shape, plan), _example_shared(model, plan)
-    return program(model, mesh, names, (plan, latents), run, specs, latents, frames, each, shared)
+    return names, run, specs, (latents, frames, _example_each(model, batch, shape, plan), _example_shared(model, plan))
 
 
 def _example_each(model: Model, batch: int, shape: Size, plan: Plan) -> Each:

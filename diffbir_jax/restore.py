@@ -2,9 +2,9 @@
 
 Every result carries the model, the options, the seed and the version. For those who port or compare: --noise FILE.safetensors
 replays a trajectory with draws made elsewhere, x_T [1,c,h,w] and noise [draws,1,c,h,w], as many as the sampler takes (ddpm: one a
-step, the last of which is multiplied by zero); --dump DIR writes DIR/NAME.safetensors with lq (what stage 1 saw), reg, cond_latent,
-context, z (after every step), decoded and fixed (with stage 1's colours). All are NCHW as PyTorch has them: images in [0, 1],
-latents scaled, h and w those of the padded image's latent.
+step, the last of which is multiplied by zero); --dump DIR writes DIR/NAME.safetensors, in the results' tree, with lq (what stage 1
+saw), reg, cond_latent, context, z (after every step), decoded and fixed (with stage 1's colours). All are NCHW as PyTorch has them:
+images in [0, 1], latents scaled, h and w those of the padded image's latent.
 """
 
 import argparse
@@ -51,7 +51,8 @@ def _run(args: argparse.Namespace) -> int:
     files = cli.options(args, FileOptions)
     from diffbir_jax.imaging.paths import outputs_for, prepare_folder
 
-    inputs = outputs_for(args.input, prepare_folder(args.output), f".{files.format}")
+    output = prepare_folder(args.output)
+    inputs = outputs_for(args.input, output, f".{files.format}")
     dump = args.dump and prepare_folder(args.dump)
     from diffbir_jax import folders, pipeline  # JAX loads only for a good command line
     from diffbir_jax.captions import captions_of
@@ -61,14 +62,15 @@ def _run(args: argparse.Namespace) -> int:
     draws = args.noise and read_draws(args.noise)
     caption, known = captions_of(files, [source for source, _ in inputs])
     model = load_model(args.model, args.task, args.precision)
+    options = options.completed(model.defaults)
     if known:
-        model.context(*{folders.captioned(options.completed(model.defaults), text).prompt for text in known})
+        model.context(*{folders.captioned(options, text).prompt for text in known})
     made = folders.variants(options, args.guidance_scale, files.n_samples)
     about = {"model": str(args.model), "task": args.task, "precision": args.precision}
     about |= {"noise": str(args.noise)} if args.noise else {}
     steps = pipeline.evaluations(model, options)
     log = Log(args.json_log, len(inputs), len(inputs) * len(made) * steps)
-    folder = folders.Folder(model, about, made, files, caption, draws, dump, log.step)
+    folder = folders.Folder(model, about, made, files, caption, output, draws, dump, log.step)
     with log:
         for event in folder.run(inputs):
             log.add(event)

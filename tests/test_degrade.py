@@ -7,7 +7,7 @@ from PIL import Image
 from diffbir_jax import cli
 from diffbir_jax.degradation.recipes import RECIPES
 from diffbir_jax.degrade import PROG, main
-from diffbir_jax.imaging.files import read_image
+from diffbir_jax.imaging.reading import read_image
 
 
 def degrade(*argv):
@@ -64,6 +64,28 @@ def test_the_grid_comes_beside_the_same_image(folder):
     width = sheet.shape[1] // 2
     np.testing.assert_allclose(sheet[10:50, 10:60], read_image(folder / "in" / "a.jpg"), atol=1e-6)
     np.testing.assert_allclose(sheet[10:50, width + 10 : width + 60], read_image(folder / "grid" / "a.png"), atol=1e-6)
+
+
+def test_a_tree_is_mirrored(folder):
+    """Results, parameters and contact sheets."""
+    (folder / "in" / "sub").mkdir()
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "in" / "sub" / "a.png")
+    assert degrade(folder / "in", "--output", folder / "out", "--save-params", "--grid", 1) == 0
+    made = {str(p.relative_to(folder / "out")) for p in (folder / "out").rglob("*.*")}
+    sheets = {"grid/a.png", "grid/b.png", "grid/sub/a.png"}
+    assert made == sheets | {"a.png", "a.json", "b.png", "b.json", "sub/a.png", "sub/a.json"}
+    assert degrade(folder / "in", "--output", folder / "again", "--params", folder / "out") == 0
+    for name in ("a.png", "sub/a.png"):
+        assert (folder / "again" / name).read_bytes() == (folder / "out" / name).read_bytes()
+
+
+def test_no_result_is_written_among_the_contact_sheets(folder, capsys):
+    (folder / "in" / "a.jpg").rename(folder / "in" / "grid.jpg")  # a file may be called so
+    assert degrade(folder / "in", "--output", folder / "out", "--grid", 1) == 0
+    (folder / "in" / "grid").mkdir()
+    (folder / "in" / "b.PNG").rename(folder / "in" / "grid" / "b.PNG")
+    assert degrade(folder / "in", "--output", folder / "more", "--grid", 1) == 2
+    assert "b.PNG would be written among the contact sheets" in capsys.readouterr().err and not (folder / "more").exists()
 
 
 def test_set_changes_a_range(folder):

@@ -44,12 +44,13 @@ def test_needs_are_what_xla_takes_and_somewhat_more(tiny, stage):
 
 
 def test_auto_tiles_what_does_not_fit(tiny):
-    def tiled(side, budget, tiles="auto"):
+    def tiled(side, budget, tiles="auto", batch=1):
         options = RestoreOptions(memory_budget=budget, tiles=tiles).completed(tiny.defaults)
-        return what_to_tile(tiny, (side, side), (side, side), options)
+        return what_to_tile(tiny, (side, side), (side, side), options, batch)
 
     assert tiled(512, "4GB") == Tiled(False, False, False, False)
     assert tiled(4096, "4GB").decode and tiled(4096, "4GB").encode
+    assert not any(tiled(1024, "4GB")) and tiled(1024, "4GB", batch=8).decode
     assert tiled(512, "1MB") == tiled(512, "4GB", "on") == Tiled(True, True, True, True)
     assert tiled(4096, "1MB", "off") == Tiled(False, False, False, False)
 

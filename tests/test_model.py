@@ -32,6 +32,10 @@ def restore(model, **options):
     return restore_images(model, [photo()], RestoreOptions(steps=2, **options))[0]
 
 
+def job_of(model, **options):
+    return Job(model, photo(), RestoreOptions(**options).completed(model.defaults))
+
+
 def test_text_steers_where_the_model_takes_text(text_model):
     plain = restore(text_model)
     assert np.array_equal(plain, restore(text_model, prompt="", cfg=1))
@@ -68,16 +72,16 @@ def test_the_models_own_choices_fill_what_is_left_open(text_folder, tmp_path):
 
 def test_bsrnet_enlarges_and_the_result_has_the_size_asked_for(text_model):
     """The network sees the photograph as it is; the diffusion works at the output's size, 32 pixels at least."""
-    job = Job(text_model, photo(), RestoreOptions(upscale=3))
+    job = job_of(text_model, upscale=3)
     assert job.lq.shape == (32, 32, 3) and job.cropped(np.zeros((128, 128, 3), np.float32)).shape == (72, 60, 3)
-    assert Job(text_model, photo(), RestoreOptions()).reg_size == (38, 32)
-    assert Job(text_model, photo(), RestoreOptions(padding="least")).lq.shape == (24, 20, 3)
+    assert job_of(text_model).reg_size == (38, 32)
+    assert job_of(text_model, padding="least").lq.shape == (24, 20, 3)
     assert restore(text_model, upscale=3).shape == (72, 60, 3)
 
 
 def test_scunet_works_at_the_output_size(tmp_path):
     model = load_model(write_model(tmp_path, SCUNet(config=(1,) * 7, dim=64)))
-    job = Job(model, photo(), RestoreOptions(upscale=2, steps=1))
+    job = job_of(model, upscale=2)
     assert job.lq.shape == (48, 48, 3) and job.cropped(job.lq).shape == (48, 40, 3)
     assert restore(model, upscale=2, stage1_only=True).shape == (48, 40, 3)
 

@@ -1,7 +1,9 @@
 """Restoring as a function: shapes, seeds, knobs that recompile nothing, guidance that holds on to stage 1."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import jax
@@ -23,8 +25,12 @@ def photo(height=40, width=48, seed=0):
 
 def traced(model, image, options):
     """The trace of one restoration."""
-    [(_, result)] = pipeline.restore_jobs([(0, pipeline.Job(model, image, options, keep=True))], pipeline.local_mesh(1))
+    [(_, result)] = pipeline.restore_jobs([(0, job(model, image, options, keep=True))], pipeline.local_mesh(1))
     return result.trace
+
+
+def job(model, image, options, **how):
+    return pipeline.Job(model, image, options.completed(model.defaults), **how)
 
 
 def restore(model, image, **options):
@@ -55,6 +61,22 @@ def test_knobs_do_not_recompile(small_model):
     assert len(programs.compiled) == compiled
 
 
+def test_programs_outlive_their_models_and_are_few(small_model_folder, monkeypatch):
+    """A program is bound when it is made: that it is no longer kept does not stop it."""
+    model, mesh = load_model(small_model_folder), pipeline.local_mesh(2)
+    monkeypatch.setattr(programs, "_programs", {})
+    monkeypatch.setattr(programs, "MOST_PROGRAMS", 2)
+    first, _, again, _ = (programs.stage1_program(model, mesh, 2, (side, 16)) for side in (16, 32, 16, 48))
+    kept = [key[-1].shape[1] for key in programs._programs]
+    assert kept == [16, 48]
+    programs.stage1_program(model, mesh, 2, (32, 16))
+    assert np.array_equal(first(np.ones((2, 16, 16, 3), np.float32)), again(np.ones((2, 16, 16, 3), np.float32)))
+    gone = weakref.ref(model)
+    del model, first, again
+    gc.collect()
+    assert gone() is None and len(programs._programs) == 2
+
+
 @pytest.mark.parametrize("space", ["latent", "rgb"])
 def test_strong_guidance_moves_the_result_toward_the_encoded_stage1(small_model, space):
     model, image = small_model, photo(48, 48)
@@ -73,19 +95,19 @@ def test_strong_guidance_moves_the_result_toward_the_encoded_stage1(small_model,
 
 def test_sizes_on_the_way(small_model):
     """The shorter side is at least 32, both are padded to multiples of 16 by the edge, and anew after stage 1."""
-    job = pipeline.Job(small_model, photo(), RestoreOptions())
-    assert job.lq.shape == (48, 48, 3) and job.size == job.reg_size == job.target == (40, 48)
-    assert np.array_equal(job.lq[40:], np.broadcast_to(job.lq[39], (8, 48, 3)))
-    frame = job.padded(job.lq[:40] + 1)
-    assert np.array_equal(frame[40:], np.broadcast_to(job.lq[39] + 1, (8, 48, 3)))
-    small = pipeline.Job(small_model, photo(16, 21), RestoreOptions())
+    plain = job(small_model, photo(), RestoreOptions())
+    assert plain.lq.shape == (48, 48, 3) and plain.size == plain.reg_size == plain.target == (40, 48)
+    assert np.array_equal(plain.lq[40:], np.broadcast_to(plain.lq[39], (8, 48, 3)))
+    frame = plain.padded(plain.lq[:40] + 1)
+    assert np.array_equal(frame[40:], np.broadcast_to(plain.lq[39] + 1, (8, 48, 3)))
+    small = job(small_model, photo(16, 21), RestoreOptions())
     assert small.size == (32, 42) and small.target == (16, 21) and small.lq.shape == (32, 48, 3)
 
 
 def test_larger_sizes_are_few_unless_the_least_is_asked_for(small_model):
     """By reflection, where the multiple alone would have been less."""
     image = photo(70, 48)
-    few, least = (pipeline.Job(small_model, image, RestoreOptions(padding=how)) for how in ("bucket", "least"))
+    few, least = (job(small_model, image, RestoreOptions(padding=how)) for how in ("bucket", "least"))
     assert few.frame == (96, 48) and least.frame == (80, 48)
     assert np.array_equal(few.lq[70:], image[:43:-1]) and np.array_equal(least.lq[70:], np.broadcast_to(image[69], (10, 48, 3)))
 
@@ -133,9 +155,24 @@ def test_a_weak_start_from_the_condition_stays_near_it(small_model):
     assert (steps, all_steps) == (5, 50) and near < 0.3 * far
 
 
-def test_a_strength_below_one_from_noise_is_refused(small_model):
-    with pytest.raises(InputError, match="strength is 0.5, which needs --start condition"):
-        restore(small_model, photo(), strength=0.5)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strength": 0.5}, "strength is 0.5, which needs --start condition"),
+        ({"eta": 0.5}, "eta is 0.5 and sampler is ddpm; only --sampler ddim"),
+        ({"negative_prompt": "fog"}, "negative-prompt has no effect at cfg 1"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(small_model, options, message):
+    with pytest.raises(InputError, match=message):
+        restore(small_model, photo(), **options)
+
+
+def test_a_models_own_negative_prompt_may_have_no_effect():
+    options = RestoreOptions(cfg=1).completed({"cfg": 4.0, "negative_prompt": "fog"})
+    assert options.negative_prompt == "fog" and options.cfg == 1
+    assert RestoreOptions(negative_prompt="rain", rescale_cfg=True).completed({}).negative_prompt == "rain"
+    assert RestoreOptions(eta=0.5).completed({"sampler": "ddim"}).eta == 0.5
 
 
 OFTEN = ("ddpm", "ddim", "dpm++_2m", "dpm++_sde", "heun", "unipc")  # one of every kind
@@ -145,10 +182,11 @@ OFTEN = ("ddpm", "ddim", "dpm++_2m", "dpm++_sde", "heun", "unipc")  # one of eve
 def test_every_sampler_restores(small_model, sampler):
     """Guidance changes the result; evaluations are counted beforehand."""
     seen, image = [], photo(32, 32)
+    options = RestoreOptions(steps=STEPS, sampler=sampler).completed(small_model.defaults)
     with programs.on_step(lambda: seen.append(1)):
         restored = restore(small_model, image, sampler=sampler)
     assert restored.std() > 0
-    assert len(seen) == pipeline.evaluations(small_model, RestoreOptions(steps=STEPS, sampler=sampler))
+    assert len(seen) == pipeline.evaluations(small_model, options)
     assert not np.array_equal(restored, restore(small_model, image, sampler=sampler, guidance_scale=200.0))
 
 
@@ -175,6 +213,8 @@ def test_sizes_that_are_asked_for(small_model):
         restore(small_model, photo(), diffusion_tile=72, diffusion_overlap=16)
     with pytest.raises(InputError, match="upscale is 2 and long-side is 96"):
         RestoreOptions(upscale=2, long_side=96)
+    with pytest.raises(InputError, match="stage1-overlap is 256; give at most half of stage1-tile, 128"):
+        RestoreOptions(stage1_tile=256)
 
 
 @pytest.mark.parametrize("options", [{}, pytest.param({"guidance_scale": 100.0, "guidance_space": "rgb"}, marks=pytest.mark.slow)])
@@ -188,8 +228,8 @@ def test_tiles_agree_with_the_whole(small_model, options):
 
 
 def test_what_does_not_fit_the_budget_is_tiled(small_model):
-    job = pipeline.Job(small_model, photo(640, 640), RestoreOptions(memory_budget="1MB"))
-    assert any(job.tiled) and not any(pipeline.Job(small_model, photo(640, 640), RestoreOptions(memory_budget="1TB")).tiled)
+    little, much = (job(small_model, photo(640, 640), RestoreOptions(memory_budget=budget)) for budget in ("1MB", "1TB"))
+    assert any(little.tiled) and not any(much.tiled)
 
 
 def test_devices_share_the_images_and_change_nothing():

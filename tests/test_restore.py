@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from diffbir_jax import restore
+from diffbir_jax import RestoreOptions, pipeline, restore, restore_batch
 from diffbir_jax.diffusion.noise import streams
 from diffbir_jax.diffusion.schedule import spaced
 
@@ -50,6 +50,15 @@ def test_the_same_seed_writes_the_same_bytes(folder, small_model_folder, tmp_pat
     output = tmp_path / "out"
     assert restore.main(command(small_model_folder, folder / "good.JPG", folder / "again.JPG", output=output)) == 0
     assert (output / "good.png").read_bytes() == (output / "again.png").read_bytes()
+
+
+def test_the_memory_budget_is_for_a_batch(folder, small_model_folder, small_model, tmp_path, monkeypatch):
+    asked, decide = [], pipeline.what_to_tile
+    monkeypatch.setattr(pipeline, "what_to_tile", lambda *arguments: asked.append(arguments[-1]) or decide(*arguments))
+    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
+    assert restore.main([*shared, "--stage1-only", "--batch-size", "2"]) == 0
+    restore_batch(small_model, [np.zeros((40, 48, 3), np.float32)], RestoreOptions(stage1_only=True), batch_size=3)
+    assert asked == [2, 3]
 
 
 def test_recorded_noise_replays_a_restoration(folder, small_model_folder, tmp_path):
@@ -112,16 +121,17 @@ def test_a_mistake_is_one_line_and_exit_2(folder, small_model_folder, tmp_path, 
 
 
 def test_a_sweep_writes_the_series_and_a_strip_and_compiles_once(folder, small_model_folder, tmp_path, capsys):
-    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
+    """Whatever the photograph is called."""
+    shared = command(small_model_folder, (folder / "good.JPG").rename(folder / "a_s0_1.JPG"), output=tmp_path / "out")
     assert restore.main([*shared, "--guidance-scale", "0,100,5000"]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "good_s0.png", "good_s100.png", "good_s5000.png", "good_strip.png",
+        "a_s0_1_s0.png", "a_s0_1_s100.png", "a_s0_1_s5000.png", "a_s0_1_strip.png",
     ]  # fmt: skip
-    series = [cv2.imread(str(tmp_path / "out" / f"good_s{scale}.png")) for scale in (0, 100, 5000)]
-    strip = cv2.imread(str(tmp_path / "out" / "good_strip.png"))
+    series = [cv2.imread(str(tmp_path / "out" / f"a_s0_1_s{scale}.png")) for scale in (0, 100, 5000)]
+    strip = cv2.imread(str(tmp_path / "out" / "a_s0_1_strip.png"))
     assert np.array_equal(strip[-40:], np.concatenate(series, axis=1)) and not np.array_equal(series[0], series[1])
-    assert restore.main([*shared, "--guidance-scale", "100"]) == 0
-    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "good.png")), series[1])
+    assert restore.main([*shared, "--guidance-scale", "100", "--n-samples", "2"]) == 0
+    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "a_s0_1_1.png")), series[1])
     first, second = [int(line.split(";")[1].split()[0]) for line in capsys.readouterr().out.splitlines() if "programs" in line]
     assert first == second
 
@@ -139,11 +149,14 @@ def test_samples_have_seeds_of_their_own(folder, small_model_folder, tmp_path):
 
 def test_folders_are_mirrored_and_what_is_there_is_skipped(folder, small_model_folder, tmp_path, capsys):
     (folder / "below").mkdir()
-    (folder / "below" / "again.png").write_bytes(cv2.imencode(".png", np.full((20, 30, 3), 99, np.uint8))[1].tobytes())
+    (folder / "below" / "good.png").write_bytes(cv2.imencode(".png", np.full((20, 30, 3), 99, np.uint8))[1].tobytes())
     arguments = [*command(small_model_folder, folder, output=tmp_path / "out"), "--skip-existing", "--json-log"]
+    arguments += ["--dump", str(tmp_path / "dump")]
     assert restore.main(arguments) == 1
     made = sorted((tmp_path / "out").rglob("*.png"))
-    assert [str(p.relative_to(tmp_path / "out")) for p in made] == ["below/again.png", "good.png"]
+    dumped = sorted(str(p.relative_to(tmp_path / "dump")) for p in (tmp_path / "dump").rglob("*.*"))
+    assert dumped == ["below/good.safetensors", "good.safetensors"]
+    assert [str(p.relative_to(tmp_path / "out")) for p in made] == ["below/good.png", "good.png"]
     first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert sorted(e["event"] for e in first) == ["failed", "failed", "finished", "restored", "restored"]
     times = [p.stat().st_mtime_ns for p in made]

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import cv2
 import jax
 import numpy as np
 import pytest
+from toy import write_photos
 
 from diffbir_jax import train
 from diffbir_jax.weights.folder import load_network
@@ -28,11 +28,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48)))
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"), 3)
 
 
 def command(name: str, photos: Path, folder: Path, *more: str, workdir: str = "run") -> list[str]:

@@ -1,5 +1,6 @@
-"""Model folders with networks at toy sizes."""
+"""Model folders with networks at toy sizes, and small photographs."""
 
+import cv2
 import jax
 import numpy as np
 
@@ -27,4 +28,12 @@ def write_model(folder, stage1, context_dim=None):
         save_network(folder, name, net, jax.tree.map(lambda x: 0.1 * rng.standard_normal(x.shape, np.float32), shapes))
     sampling = {"parameterisation": "v", "zero_snr": False, "short_edge": 32, "multiple": 16, "padding": "edge"}
     write_card(folder, read_card(folder) | {"sampling": sampling})
+    return folder
+
+
+def write_photos(folder, count):
+    """`count` PNG files of 64x48 pixels; the folder."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48)))
     return folder

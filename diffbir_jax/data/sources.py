@@ -9,7 +9,8 @@ from diffbir_jax.data.photos import ImageSource, Photo
 from diffbir_jax.data.records import PackedPhotos
 from diffbir_jax.data.synthetic import DeadLeaves
 from diffbir_jax.errors import InputError
-from diffbir_jax.imaging.files import MIN_SIDE, images_in, read_image_uint8
+from diffbir_jax.imaging.paths import images_in
+from diffbir_jax.imaging.reading import MIN_SIDE, read_image_uint8
 
 SHARD = ".array_record"
 KINDS = "folder:FOLDER, list:FILE, arrayrecord:GLOB, tfds:NAME@SPLIT, synthetic:SEED"

@@ -11,34 +11,10 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
 HEIC = (".heic", ".heif")  # with the extra `heif`
 
 
-def find_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """The files that `inputs` (files or folders) stand for, in the order given, a folder's sorted, its subfolders left out.
-
-    Files are taken as they are, missing ones too: `read_image` tells about each. So is a folder without images, unless nothing
-    else was given.
-
-    Raises:
-        InputError: folders were given, and no image is in any.
-    """
-    inputs = [Path(i) for i in inputs]
-    found = [path for given in inputs for path in (images_in(given) if given.is_dir() else [given]) or [given]]
-    _check_found(inputs, found)
-    return found
-
-
 def images_in(folder: Path, recursive: bool = False) -> list[Path]:
     """The image files of a folder by their extension, in any case of letters, sorted; hidden ones and HEIC left out."""
     paths = folder.rglob("*") if recursive else folder.iterdir()
     return sorted(p for p in paths if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
-
-
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """The name of the PNG to write for each input: its stem, or its full name where two stems are equal.
-
-    Raises:
-        InputError: two inputs have the same full name.
-    """
-    return [str(target) for target in _targets(paths, [Path()] * len(paths), ".png")]
 
 
 def outputs_for(inputs: Iterable[str | Path], output: str | Path, suffix: str = ".png") -> list[tuple[Path, Path]]:
@@ -111,7 +87,7 @@ def _targets(paths: Sequence[Path], places: Sequence[Path], suffix: str) -> list
     for target, times in Counter(targets).items():
         if times > 1:
             same = [str(path) for path, t in zip(paths, targets, strict=True) if t == target]
-            raise InputError(f"{' and '.join(same)} would be written to the same file {target}; restore them to different folders")
+            raise InputError(f"{' and '.join(same)} would be written to the same file {target}; write them to different folders")
     return targets
 
 

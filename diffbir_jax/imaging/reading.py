@@ -8,6 +8,7 @@ from jaxtyping import Float32, UInt8, UInt16
 
 from diffbir_jax.imaging.decoding import Decoded, decode
 from diffbir_jax.imaging.profiles import Photo, Stored, adobe_rgb, from_profile, to_srgb
+from diffbir_jax.imaging.writing import on_white, to_levels
 
 MIN_SIDE = 16
 MAX_MEGAPIXELS = 200.0
@@ -46,6 +47,26 @@ def read_picture(path: str | Path, min_side: int = MIN_SIDE, max_megapixels: flo
     pixels, note = in_srgb(decoded)
     alpha = None if decoded.alpha is None else to_float(upright(decoded.alpha, decoded.orientation))
     return Picture(to_float(upright(pixels, decoded.orientation)), alpha, decoded.exif, decoded.notes + (note,) * bool(note))
+
+
+def read_image(path: str | Path, min_side: int = MIN_SIDE) -> Float32[np.ndarray, "H W 3"]:
+    """The pixels alone as float32 RGB in [0, 1], of 8 bits; transparency is laid on white.
+
+    Raises:
+        InputError: as `read_picture`.
+    """
+    return to_float(read_image_uint8(path, min_side))
+
+
+def read_image_uint8(path: str | Path, min_side: int = MIN_SIDE) -> UInt8[np.ndarray, "H W 3"]:
+    """As `read_image`, in 8 bits."""
+    decoded = decode(Path(path), min_side, MAX_MEGAPIXELS)
+    pixels, _ = in_srgb(decoded)
+    if decoded.alpha is not None:
+        pixels = on_white(to_float(pixels), to_float(decoded.alpha))
+    if pixels.dtype != np.uint8:
+        pixels = to_levels(to_float(pixels), 8)
+    return np.ascontiguousarray(upright(pixels, decoded.orientation))
 
 
 def in_srgb(decoded: Decoded) -> tuple[Stored | Photo, str | None]:

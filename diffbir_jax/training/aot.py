@@ -3,9 +3,9 @@
 python -m diffbir_jax.training.aot --topology v5e:4x4 --config configs/stage2_v2.py [--config.key=value …]
     [--program train|restore] [--size 512] [--steps 50] [--largest]
 
-Topologies: v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4 and others of libtpu's; a100:8 and h100:8, or a100:2x8 for two hosts of 8. Needs the
-extra `aot`, no accelerator. Memory and collectives are the compiler's; FLOPs are XLA's count of the program as traced; the roofline is
-the longest of computing, memory traffic and communication at the chip's published peaks, so a bound from below.
+Topologies: v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4 and others of libtpu's; a100:8 and h100:8, or a100:2x8 for two hosts of 8. Needs
+the extra `aot`, no accelerator. Memory and collectives are the compiler's; FLOPs are XLA's count of the program as traced; the
+roofline is the longest of computing, memory traffic and communication at the chip's published peaks: a bound from below.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 
 from diffbir_jax import cli
 from diffbir_jax.errors import InputError
+from diffbir_jax.options import PRECISIONS
 from diffbir_jax.train import read_config
 from diffbir_jax.training.chips import CHIPS, GIB, Chip
 
@@ -46,7 +47,7 @@ class Compiled:
     cores: int
     memory: dict[str, int]
     flops: float
-    moved: float
+    moved: int
     collectives: dict[str, tuple[int, int]]
     seconds: float
     refused: str = ""
@@ -119,8 +120,8 @@ def lowered_step(config: Any, devices: list[Any]) -> tuple[Any, float]:
     from jax.sharding import Mesh, NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from diffbir_jax.training.cost import example_batch, frozen_shapes, image_flops
     from diffbir_jax.training import networks
+    from diffbir_jax.training.cost import example_batch, frozen_shapes, image_flops
     from diffbir_jax.training.state import init_state, make_optimizer, state_specs
 
     mesh = Mesh(devices, ("data",))
@@ -139,14 +140,45 @@ def lowered_step(config: Any, devices: list[Any]) -> tuple[Any, float]:
     return lowered, image_flops(config, setup) * config.data.batch / len(devices)
 
 
-def compiled(lower: Callable[[], tuple[Any, float]], chip: Chip, cores: int) -> Compiled:
-    """Compiles what `lower` returns and reads the program."""
+def lowered_sampler(config: Any, devices: list[Any], size: int, steps: int) -> tuple[Any, float]:
+    """The lowered sampler of a recipe's prior and control branch, one square image a device, and the FLOPs of one device.
+
+    Raises:
+        InputError: the recipe is not one of stage 2.
+    """
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh
+    from jax.sharding import PartitionSpec as P
+
+    from diffbir_jax import programs
+    from diffbir_jax.model import Model
+    from diffbir_jax.options import RestoreOptions
+    from diffbir_jax.training import cost, networks, objectives
+
+    if config.task != "stage2":
+        raise InputError(f"the recipe trains {config.task}, which does not restore; give one of stage 2, for example stage2_v2.py")
+    setup = networks.abstract_setup(config)
+    nets = {name: networks.as_computed(networks.as_stored(net), config) for name, net in setup.nets.items()}
+    stored = jnp.dtype(PRECISIONS[config.frozen_precision])
+    params = objectives.merge(setup.frozen, setup.params)
+    params = {n: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, stored), params[n]) for n in nets}
+    model = Model(nets, params, setup.sampling)
+    options = RestoreOptions(steps=steps, guidance_scale=1.0).completed({})
+    plan = programs.plan_of(model, options, tile=False, replay=False, keep=False)
+    names, run, specs, examples = programs.sampling(model, len(devices), (size, size), plan)
+    mesh = Mesh(devices, (programs.SPLIT[0],))
+    lowered = programs.lowered(mesh, run, (P(), *specs), ({n: params[n] for n in names}, *examples))
+    return lowered, steps * cost.evaluation_flops(model.nets, params, programs.latent_shape(model, (size, size)))
+
+
+def compiled(lower: Callable[[], tuple[Any, float]], chip: Chip, cores: int, options: dict[str, Any] | None = None) -> Compiled:
+    """Compiles what `lower` returns, with the compiler's `options`, and reads the program."""
     from diffbir_jax.training.hlo import traffic
 
     begun, (lowered, flops) = time.perf_counter(), lower()
-    gpu = chip.kind[0] in "AH"
     try:
-        program = lowered.compile(compiler_options=GPU_OPTIONS if gpu else None)
+        program = lowered.compile(compiler_options=options)
     except Exception as error:
         if not TOO_LARGE.search(str(error)):
             raise
@@ -182,19 +214,53 @@ def _work(args: argparse.Namespace, overrides: list[str]) -> int:
     config = read_config(args.config, overrides)
     os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
+    import jax.numpy as jnp
+
     from diffbir_jax.models.attention import best_implementation
-    from diffbir_jax.training import networks
     from diffbir_jax.training.checks import check, check_devices
 
     devices, chip, cores = devices_of(args.topology)
     config.data.source = config.data.source or ("" if config.data.folder else "synthetic")  # no photographs are needed for it
     if config.attention_implementation == "auto":
-        config.attention_implementation = best_implementation(devices[0], networks.DTYPES[config.precision])
+        config.attention_implementation = best_implementation(devices[0], jnp.dtype(PRECISIONS[config.precision]))
     check(config)
     check_devices(config, len(devices))
+    options = None if devices[0].platform == "tpu" else GPU_OPTIONS
     print(f"{args.topology}: {len(devices)} devices", flush=True)
-    print(compiled(lambda: lowered_step(config, devices), chip, cores))
+    if args.program == "restore":
+        config.remat = False
+        print(compiled(lambda: lowered_sampler(config, devices, args.size, args.steps), chip, cores, options))
+        return 0
+
+    def step(images: int) -> Compiled:
+        config.data.batch = images * len(devices) * config.optimizer.accumulate
+        found = compiled(lambda: lowered_step(config, devices), chip, cores, options)
+        print(f"{config.data.batch} images a step, {images} a device at once\n{found}", flush=True)
+        return found
+
+    if args.largest:
+        largest(step)
+    else:
+        step(config.data.batch // len(devices) // config.optimizer.accumulate)
     return 0
+
+
+def largest(need: Callable[[int], Compiled]) -> int:
+    """The most images of a device at once that fit; 0: not even one.
+
+    Memory grows in a straight line with them: what 1 and 4 need tells the most, which is tried.
+    """
+    one = need(1)
+    if not one.fits:
+        return 0
+    more = need(4)
+    if not more.fits:
+        return next((n for n in (3, 2) if need(n).fits), 1)
+    each = max(1, (more.memory["peak"] - one.memory["peak"]) / 3)
+    images = int(1 + (more.capacity - one.memory["peak"]) / each)
+    while images > 4 and not need(images).fits:
+        images = max(4, images * 9 // 10)
+    return images
 
 
 if __name__ == "__main__":

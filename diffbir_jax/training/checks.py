@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.attention import IMPLEMENTATIONS as ATTENTIONS
 from diffbir_jax.models.conv import IMPLEMENTATIONS as CONVOLUTIONS
+from diffbir_jax.options import PRECISIONS
 from diffbir_jax.training.config import TASKS
 from diffbir_jax.training.state import ALIGNMENT
 
@@ -23,8 +24,8 @@ NOT_NEGATIVE = (
 BELOW_1 = ("optimizer.ema", "optimizer.b1", "optimizer.b2", "control_dropped")
 CHOICES = {
     "task": tuple(TASKS),
-    "precision": ("f32", "bf16"),
-    "frozen_precision": ("f32", "bf16"),
+    "precision": tuple(PRECISIONS),
+    "frozen_precision": tuple(PRECISIONS),
     "conv_implementation": CONVOLUTIONS,
     "attention_implementation": ("auto", *ATTENTIONS),
     "optimizer.schedule": ("cosine", "step", "constant"),

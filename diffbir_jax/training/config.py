@@ -92,7 +92,7 @@ def recipe(task: str, network: dict[str, Any], **changes: Any) -> ConfigDict:
             "frozen_precision": "f32",  # of the frozen networks' weights, or bf16
             "remat": False,  # compute the UNet's and control branch's blocks again in the backward pass
             "conv_implementation": "xla",  # or winograd, faster on CPUs: of the UNet and its control branch
-            "attention_implementation": "auto",  # the best for the device; or chunked, einsum, xla, cudnn, flash: of the UNet and its branch
+            "attention_implementation": "auto",  # best for the device, or one of models/attention.py: of the same
             "log_every": 20,
             "checkpoint_every": 200,
             "keep": 2,  # newest checkpoints
@@ -150,6 +150,16 @@ _PAPER = {  # of every full-size recipe (DiffBIR v1, section 4.1): 512 pixels, A
     "checkpoint_every": 1000,
     "keep_every": 10_000,
     "validation__every": 1000,
+}
+
+
+V21 = {  # of version 2.1, for `paper_stage2`: the original's configuration
+    "data__batch": 512,
+    "data__crop_mode": "none",
+    "data__recipe": "realesrgan",
+    "steps": 1_000_000,
+    "sampling": {"parameterisation": "v", "zero_snr": True},
+    "optimizer__learning_rate": 1e-5,
 }
 
 

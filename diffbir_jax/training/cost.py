@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffbir_jax.models.unet import UNetEncoder
-from diffbir_jax.training.networks import DTYPES, Setup, abstract_setup, as_stored, make_objective
+from diffbir_jax.options import PRECISIONS
+from diffbir_jax.training.networks import Setup, abstract_setup, as_stored, make_objective
 from diffbir_jax.training.state import init_state, make_optimizer
 
 PRIME = 13  # images: what of the backward pass has a size that is a multiple is theirs, no network has such sizes
@@ -41,7 +42,8 @@ def keys_of(images: int) -> jax.ShapeDtypeStruct:
 
 def frozen_shapes(config: ConfigDict, setup: Setup) -> dict[str, Any]:
     """The frozen networks' parameters as a run stores them."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, DTYPES[config.frozen_precision]), setup.frozen)
+    stored = jnp.dtype(PRECISIONS[config.frozen_precision])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, stored), setup.frozen)
 
 
 def image_flops(config: ConfigDict, setup: Setup) -> float:
@@ -54,6 +56,21 @@ def image_flops(config: ConfigDict, setup: Setup) -> float:
     gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (setup.params, setup.frozen))
     lowered = gradient.lower(*shapes, example_batch(config, setup, 1), keys_of(1))
+    return float(lowered.cost_analysis()["flops"])
+
+
+def evaluation_flops(nets: dict[str, Any], params: dict[str, Any], latent: tuple[int, ...]) -> float:
+    """FLOPs of one evaluation of the control branch and the UNet, counted as in `image_flops`."""
+    z_t, t = jax.ShapeDtypeStruct(latent, jnp.float32), jax.ShapeDtypeStruct(latent[:1], jnp.int32)
+    width = nets["unet"].context_dim
+    context = width and jax.ShapeDtypeStruct((latent[0], 77, width), jnp.float32)
+    control, unet = (_whole(nets[name]) for name in ("control", "unet"))
+
+    def evaluate(params, z_t, t, context):
+        signals = control.apply({"params": params["control"]}, z_t, t, context, z_t)
+        return unet.apply({"params": params["unet"]}, z_t, t, context, signals)
+
+    lowered = jax.jit(evaluate).lower({name: params[name] for name in ("control", "unet")}, z_t, t, context)
     return float(lowered.cost_analysis()["flops"])
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from diffbir_jax.diffusion.noise import streams
 from diffbir_jax.diffusion.samplers import ddpm
 from diffbir_jax.diffusion.schedule import denoiser, spaced
-from diffbir_jax.imaging.files import write_png
+from diffbir_jax.imaging.writing import write_picture
 from diffbir_jax.training.networks import Setup
 from diffbir_jax.training.objectives import Stage2, merge, noised, normal, psnr, split
 from diffbir_jax.training.steps import Objective
@@ -111,5 +111,5 @@ def write_sheet(workdir: Path, step: int, sheet: Any) -> np.ndarray:
     """Writes WORKDIR/samples/STEP.png and returns the sheet."""
     image = np.asarray(sheet, np.float32)
     (workdir / "samples").mkdir(parents=True, exist_ok=True)
-    write_png(workdir / "samples" / f"{step:07d}.png", image)
+    write_picture(workdir / "samples" / f"{step:07d}.png", image)
     return image

@@ -14,14 +14,15 @@ from ml_collections import ConfigDict
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.autoencoder import fit_shortcut
+from diffbir_jax.options import PRECISIONS
 from diffbir_jax.training import cost
 from diffbir_jax.training.batches import Batches, data_stream, fixed_set, put, sample_images
-from diffbir_jax.training.chips import peak_flops
 from diffbir_jax.training.checkpoints import Checkpoints
 from diffbir_jax.training.checks import check, check_devices
+from diffbir_jax.training.chips import peak_flops
 from diffbir_jax.training.evaluation import make_evaluation, write_sheet
 from diffbir_jax.training.export import export
-from diffbir_jax.training.networks import DTYPES, Setup, description, load_setup, make_contexts, make_objective, training_step
+from diffbir_jax.training.networks import Setup, description, load_setup, make_contexts, make_objective, training_step
 from diffbir_jax.training.processes import StopRequest, end_lost
 from diffbir_jax.training.report import Report
 from diffbir_jax.training.state import TrainState, init_state, make_optimizer, state_specs, trained_params
@@ -56,7 +57,7 @@ def train(config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | Non
     objective, options = make_objective(config, setup), config.optimizer
     optimizer = make_optimizer(options, config.steps)
     step = training_step(config, objective, optimizer, mesh)
-    frozen = put(jax.tree.map(lambda x: np.asarray(x, DTYPES[config.frozen_precision]), setup.frozen), everywhere)
+    frozen = put(jax.tree.map(lambda x: np.asarray(x, PRECISIONS[config.frozen_precision]), setup.frozen), everywhere)
     state = _first_state(setup.params, optimizer, options, mesh)
     checkpoints = Checkpoints(workdir, description(config), config.keep, config.keep_every)
     if restored := checkpoints.restore(state):

@@ -21,6 +21,7 @@ from diffbir_jax.errors import InputError
 from diffbir_jax.models.attention import best_implementation
 from diffbir_jax.models.control import ControlNet, LAControlNet, control_from_unet
 from diffbir_jax.models.unet import UNet, UNetEncoder
+from diffbir_jax.options import PRECISIONS
 from diffbir_jax.training import objectives
 from diffbir_jax.training.config import TASKS
 from diffbir_jax.training.remat import rematted
@@ -28,11 +29,10 @@ from diffbir_jax.training.steps import Objective, make_step
 from diffbir_jax.training.text import Contexts
 from diffbir_jax.types import Params
 from diffbir_jax.weights.folder import load_network, network, read_card
+from diffbir_jax.weights.registry import PRESETS
 
-DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
 FROZEN = {"autoencoder": (), "prior": ("autoencoder",), "stage1": (), "stage2": ("unet", "autoencoder", "stage1")}
 RELEASED = {"unet": {"kind": "UNet"}, "autoencoder": {"kind": "AutoencoderKL"}, "stage1": {"kind": "SwinIR"}}
-RELEASED_SAMPLING = {"parameterisation": "eps", "zero_snr": False, "short_edge": 512, "multiple": 64, "padding": "zero"}
 
 
 class Setup(NamedTuple):
@@ -111,7 +111,7 @@ def _sampling(config: ConfigDict) -> dict[str, Any]:
     if config.task != "stage2":
         return own
     there = not config.random_networks and (folder / "model.json").exists()
-    return (read_card(folder) if there else {}).get("sampling", RELEASED_SAMPLING) | own
+    return (read_card(folder) if there else {}).get("sampling", PRESETS["v1-general"].sampling) | own
 
 
 def _setup(config: ConfigDict, load: Callable, start: Callable, contexts: Callable) -> Setup:
@@ -192,7 +192,7 @@ def _check_fit(config: ConfigDict, nets: dict[str, nn.Module]) -> None:
 
 def as_computed(net: nn.Module, config: ConfigDict) -> nn.Module:
     """The network at the recipe's precision; a UNet or branch by its implementations, and with remat if asked."""
-    net = net.clone(dtype=DTYPES[config.precision])
+    net = net.clone(dtype=jnp.dtype(PRECISIONS[config.precision]))
     if not isinstance(net, UNetEncoder):
         return net
     attention = config.attention_implementation

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from diffbir_jax.errors import InputError
-from diffbir_jax.imaging.files import prepare_folder
+from diffbir_jax.imaging.paths import prepare_folder
 from diffbir_jax.weights import diffusers_folder
 from diffbir_jax.weights.folder import load_network, network, read_card, save_network, write_card
 from diffbir_jax.weights.registry import FILES, PRESETS

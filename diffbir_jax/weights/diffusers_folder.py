@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from diffbir_jax.atomic import write_whole
 from diffbir_jax.errors import InputError
-from diffbir_jax.imaging.files import prepare_folder
+from diffbir_jax.imaging.paths import prepare_folder
 from diffbir_jax.models.autoencoder import AutoencoderKL
 from diffbir_jax.models.text_encoder import TextEncoder
 from diffbir_jax.models.tokenizer import vocabulary

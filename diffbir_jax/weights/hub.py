@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from diffbir_jax.errors import InputError
-from diffbir_jax.imaging.files import prepare_folder
+from diffbir_jax.imaging.paths import prepare_folder
 from diffbir_jax.weights.conversion import to_jax
 from diffbir_jax.weights.folder import read_card
 from diffbir_jax.weights.registry import FILES, PRESETS, File

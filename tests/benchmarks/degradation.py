@@ -23,7 +23,8 @@ import numpy as np
 from diffbir_jax.degradation import kernels, operations
 from diffbir_jax.degradation.operations import apply, apply_one
 from diffbir_jax.degradation.recipes import RECIPES, draw
-from diffbir_jax.imaging.files import images_in, read_image
+from diffbir_jax.imaging.paths import images_in
+from diffbir_jax.imaging.reading import read_image
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 SIZE = 512

@@ -23,14 +23,16 @@ def make(folder: Path, small: bool) -> None:
     sys.path.insert(0, str(TESTS))
     from released_files import write_released
 
-    from diffbir_jax.imaging.files import images_in, read_image, write_png
+    from diffbir_jax.imaging.paths import images_in
+    from diffbir_jax.imaging.reading import read_image
     from diffbir_jax.imaging.resizing import resize
+    from diffbir_jax.imaging.writing import write_picture
 
     for file in FILES:
         if not (folder / file).exists():
             write_released(folder, file, small)
     photo = read_image(images_in(TESTS / "data" / "photos")[0])
-    write_png(folder / "photo.png", resize(photo, (512, 512)))
+    write_picture(folder / "photo.png", resize(photo, (512, 512)))
 
 
 def measured(what: str, bound: float, *argv: str) -> bool:

@@ -13,15 +13,12 @@ import numpy as np
 from diffbir_jax import RestoreOptions, load_model, restore_images
 from diffbir_jax.degradation.operations import apply
 from diffbir_jax.degradation.recipes import draw, find_recipe
-from diffbir_jax.imaging.files import images_in, read_image
+from diffbir_jax.imaging.paths import images_in
+from diffbir_jax.imaging.reading import read_image
+from diffbir_jax.metrics.fidelity import psnr
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 SHOWN = ("astronaut_01", "red_panda_01", "carcassonne_01", "petra_01")
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """dB, RGB, range [0, 1]."""
-    return float(-10 * np.log10(np.mean((a - b) ** 2)))
 
 
 def sharpness(image: np.ndarray) -> float:

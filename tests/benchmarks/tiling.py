@@ -22,7 +22,7 @@ def pictures() -> dict:
     """A smooth gradient and three photographs of 512x512 pixels."""
     import numpy as np
 
-    from diffbir_jax.imaging.files import read_image
+    from diffbir_jax.imaging.reading import read_image
     from diffbir_jax.imaging.resizing import resize
 
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
@@ -31,12 +31,6 @@ def pictures() -> dict:
         photo = resize(read_image(TESTS / "data" / "photos" / f"{name}.webp"), (SIDE, SIDE))
         named[name] = np.clip(photo, 0, 1)
     return named
-
-
-def psnr(a, b) -> float:
-    import numpy as np
-
-    return float(-10 * np.log10(max(np.mean((a - b) ** 2), 1e-20)))
 
 
 def roughness(image, border: bool) -> float:
@@ -60,6 +54,7 @@ def seam(tiled, whole) -> float:
 def compare(steps: int) -> bool:
     """Prints a row a picture; whether all bounds hold."""
     from diffbir_jax import RestoreOptions, load_model, restore_images
+    from diffbir_jax.metrics.fidelity import psnr
 
     model, kept = load_model("tiny"), True
     sizes = {f"{stage}_{what}": n for stage in ("stage1", "diffusion") for what, n in (("tile", TILE), ("overlap", OVERLAP))}
@@ -81,6 +76,7 @@ def autoencoder(model) -> bool:
     import jax
     import numpy as np
 
+    from diffbir_jax.metrics.fidelity import psnr
     from diffbir_jax.models.layerwise import decode_layerwise, encode_layerwise
 
     net, params = model.nets["autoencoder"], model.params["autoencoder"]

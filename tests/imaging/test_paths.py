@@ -3,7 +3,7 @@ import os
 import pytest
 
 from diffbir_jax.errors import InputError
-from diffbir_jax.imaging.paths import find_images, images_in, output_names, outputs_for, prepare_folder
+from diffbir_jax.imaging.paths import images_in, outputs_for, prepare_folder
 
 
 def touch(root, *names):
@@ -80,22 +80,10 @@ def test_a_folder_without_images_is_an_error_or_is_passed_on(tmp_path):
     assert [path.name for path, _ in pairs] == ["empty", "a.png"]
 
 
-def test_find_images_takes_every_case_of_extension_sorted(tmp_path):
+def test_images_are_told_by_any_case_of_extension_and_sorted(tmp_path):
     touch(tmp_path, "b.JPG", "a.png", "c.Tiff", "d.txt", ".hidden.png", "e.jpeg", "f.WEBP", "g.bmp", "h.heic", "folder.png/i.png")
-    found = [p.name for p in find_images([tmp_path / "z.png", str(tmp_path)])]
-    assert found == ["z.png", "a.png", "b.JPG", "c.Tiff", "e.jpeg", "f.WEBP", "g.bmp"]
+    assert [p.name for p in images_in(tmp_path)] == ["a.png", "b.JPG", "c.Tiff", "e.jpeg", "f.WEBP", "g.bmp"]
     assert [p.name for p in images_in(tmp_path / "folder.png")] == ["i.png"]
-    empty = prepare_folder(tmp_path / "empty")
-    with pytest.raises(InputError, match="empty is a folder without images"):
-        find_images([empty])
-    assert find_images([empty, tmp_path / "a.png"]) == [empty, tmp_path / "a.png"]
-
-
-def test_no_two_inputs_share_an_output(tmp_path):
-    paths = [tmp_path / name for name in ("a.jpg", "b.jpg", "b.png")]
-    assert output_names(paths) == ["a.png", "b.jpg.png", "b.png.png"]
-    with pytest.raises(InputError, match="same file a.jpg.png"):
-        output_names([tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.jpg"])
 
 
 def test_places_that_cannot_be_folders_are_named(tmp_path):

@@ -13,7 +13,8 @@ from odd_files import forged_png, make_odd_files, png_chunk
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from diffbir_jax.errors import InputError
-from diffbir_jax.imaging.reading import read_picture
+from diffbir_jax.imaging.reading import read_image, read_image_uint8, read_picture
+from diffbir_jax.imaging.writing import write_picture
 
 BASE, IFD = ExifTags.Base, ExifTags.IFD
 PHOTO = np.stack(np.broadcast_arrays(*np.ogrid[:24, :32], 5), -1).astype(np.uint8) * np.array([8, 7, 6], np.uint8)
@@ -323,3 +324,40 @@ def test_twelve_odd_files(tmp_path):
         "rotated.jpg": ((96, 72), "turned upright"),
         "strip.png": ((20, 3000),),
     }
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_picture(tmp_path / "a.png", PHOTO / 255)
+    image = read_image(tmp_path / "a.png")
+    assert image.dtype == np.float32
+    np.testing.assert_array_equal(np.rint(image * 255), PHOTO)
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_pixels_alone_have_transparency_laid_on_white(tmp_path):
+    pixels = np.zeros((20, 20, 4), np.uint8)
+    pixels[:, 10:] = (255, 0, 0, 255)
+    pixels[:, :5, 3] = 128
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = read_image_uint8(tmp_path / "a.png")
+    assert (image[:, :5] == 127).all() and (image[:, 5:10] == 255).all() and (image[:, 10:] == [255, 0, 0]).all()
+
+
+def test_pixels_alone_have_no_depth_profile_or_orientation(tmp_path):
+    Image.fromarray(np.full((16, 32), 32896, np.uint16)).save(tmp_path / "deep.png")
+    assert (read_image_uint8(tmp_path / "deep.png") == 128).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = Image.fromarray(np.full((16, 32), 128, np.uint8))
+    grey.save(tmp_path / "linear.png", icc_profile=icc.grey_profile(icc.gamma(1.0)), exif=exif)
+    image = read_image_uint8(tmp_path / "linear.png")
+    assert image.shape == (32, 16, 3) and (image == 188).all()  # half of the light
+
+
+def test_bad_files_are_named_by_the_pixels_alone(tmp_path):
+    (tmp_path / "text.jpg").write_text("no photo\n")
+    with pytest.raises(InputError, match="text.jpg is not an image"):
+        read_image(tmp_path / "text.jpg")
+    Image.fromarray(PHOTO).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="at least 25"):
+        read_image_uint8(tmp_path / "a.png", min_side=25)

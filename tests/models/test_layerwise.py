@@ -5,6 +5,7 @@ import pytest
 from golden import relative, vectors
 
 from diffbir_jax.errors import InputError
+from diffbir_jax.metrics.fidelity import psnr
 from diffbir_jax.model import load_model
 from diffbir_jax.models import layerwise
 from diffbir_jax.models.autoencoder import AutoencoderKL
@@ -25,10 +26,6 @@ def random_params(net):
 
 def whole(net, params, x, method):
     return np.asarray(jax.jit(lambda p, x: net.apply({"params": p}, x, method=method))(params, x))
-
-
-def psnr(a, b):
-    return -10 * np.log10(np.mean((a - b) ** 2))
 
 
 def test_layer_by_layer_is_the_whole_network_and_other_sizes_compile_nothing_more():

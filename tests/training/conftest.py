@@ -2,10 +2,9 @@
 
 import os
 
-import cv2
 import jax
-import numpy as np
 import pytest
+from toy import write_photos
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,11 +23,7 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for i in range(5):
-        cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64, 48)))
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"), 5)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffbir_jax.metrics import fidelity
 from diffbir_jax.training.evaluation import ssim
 from diffbir_jax.training.report import Csv, means, peak_flops
 from diffbir_jax.training.steps import Mean
@@ -21,6 +22,11 @@ def test_ssim_is_one_for_equal_images_and_falls_with_noise():
     noise = jax.random.normal(jax.random.key(1), image.shape)
     values = [ssim(image, image + scale * noise).mean() for scale in (0.0, 0.1, 0.5)]
     assert values[0] == pytest.approx(1, abs=1e-5) and values[0] > values[1] > values[2]
+
+
+def test_ssim_is_that_of_the_metrics():
+    images = np.random.default_rng(0).random((2, 3, 24, 32, 3), np.float32)
+    np.testing.assert_allclose(ssim(*images), [fidelity.ssim(*pair) for pair in images.swapaxes(0, 1)], atol=1e-5)
 
 
 def test_means_weigh_by_their_counts_and_leave_out_what_never_was():

@@ -48,3 +48,9 @@ def test_collectives_are_counted_with_their_bytes():
 def test_forms_that_other_compilers_write(line, kind, size):
     text = f"HloModule m\n\nENTRY %main (p: f32[8]) -> f32[8] {{\n  %p = f32[8]{{0}} parameter(0)\n{line}\n}}\n"
     assert traffic(text).collectives == {kind: (1, size)}
+
+
+def test_of_a_long_vector_only_the_slices_are_read():
+    vector = jnp.zeros(1_000_000)
+    parts = lambda v: [2 * v[i : i + 100] for i in range(0, 10_000, 100)]  # noqa: E731
+    assert traffic(compiled(parts, vector)).bytes < 0.2 * vector.nbytes
