@@ -8,7 +8,6 @@ codeformer, 3000 of 4 crops of 128 by codeformer and realesrgan, then this.
 
 from diffbir_jax.training.config import SMOKE, recipe
 
-
 MILD = {"blur": {"sigma": (0.1, 3.0)}, "downsample": (1.0, 4.0), "noise": (0.0, 10.0), "quality": (50, 95)}
 
 
