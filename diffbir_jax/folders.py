@@ -31,8 +31,8 @@ AHEAD = 2  # photographs read before they are needed, beside those of a batch
 class Variant:
     """One of the results that a photograph is to have."""
 
-    scale: str  # in the results' names: of the guidance scale, and of the seed; "" where there is one
-    sample: str
+    scale: str  # in the results' names; "" where all have one guidance scale
+    sample: str  # the same of the seed
     options: RestoreOptions
 
     def named(self, target: Path) -> Path:

@@ -89,7 +89,7 @@ class RestoreOptions:
         """With a model's choices (by field name), then the paper's, where this says None.
 
         Raises:
-            InputError: what is given has no effect: a strength below 1 from noise, eta without ddim, a negative prompt at cfg 1.
+            InputError: a strength below 1 from noise; an eta without ddim or a negative prompt at cfg 1, which would do nothing.
         """
         left = {name: defaults.get(name, value) for name, value in OPEN.items() if getattr(self, name) is None}
         if self.start == "noise":
@@ -100,7 +100,7 @@ class RestoreOptions:
         if options.eta and options.sampler != "ddim":
             raise InputError(f"eta is {options.eta} and sampler is {options.sampler}; only --sampler ddim takes an eta")
         if self.negative_prompt and options.cfg == 1 and not options.rescale_cfg:
-            raise InputError("negative-prompt has no effect at cfg 1; give a model that takes text --cfg above 1, for example 4")
+            raise InputError("negative-prompt has no effect at cfg 1; give --cfg above 1, for example 4, with a model that takes text")
         return options
 
 

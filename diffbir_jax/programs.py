@@ -26,7 +26,7 @@ from diffbir_jax.types import Image, Latent
 # With it, and barriers around the networks, a weight that is stored in another type is cast when it is used, not all at once.
 MEMORY_FIRST = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 TILES_AT_ONCE = 4
-MOST_PROGRAMS = 64  # kept, the last used
+MOST_PROGRAMS = 64  # kept: those last used
 SPLIT = P("data")
 
 
@@ -139,7 +139,7 @@ def program(
         executable = _compile(model, mesh, run, (P(), *specs), (params, *examples))
         compiled.append(time.perf_counter() - begun)
     _programs[key] = executable
-    while len(_programs) > MOST_PROGRAMS:
+    if len(_programs) > MOST_PROGRAMS:
         del _programs[next(iter(_programs))]
     placements = [NamedSharding(mesh, spec) for spec in specs]
 

@@ -94,6 +94,7 @@ def test_recorded_noise_replays_a_restoration(folder, small_model_folder, tmp_pa
         (["FOLDER", "--model", "huge"], "model 'huge'"),
         (["FOLDER", "--steps", "0"], "steps is 0; give 1 to 1000"),
         (["FOLDER", "--sampler", "fast"], "fast"),
+        (["FOLDER", "--eta", "0.5"], "only --sampler ddim takes an eta"),
         (["FOLDER", "--guidance-scale", "-1"], "guidance-scale is -1.0"),
         (["FOLDER", "--output", "FOLDER/good.JPG"], "good.JPG"),
         (["EMPTY"], "without images"),
