@@ -100,7 +100,7 @@ class RestoreOptions:
         if options.eta and options.sampler != "ddim":
             raise InputError(f"eta is {options.eta} and sampler is {options.sampler}; only --sampler ddim takes an eta")
         if self.negative_prompt and options.cfg == 1 and not options.rescale_cfg:
-            raise InputError("negative-prompt has no effect at cfg 1; give --cfg above 1, for example 4, with a model that takes text")
+            raise InputError("negative-prompt has no effect at cfg 1; give --cfg 4, say, and a model that takes text")
         return options
 
 
