@@ -26,7 +26,7 @@ def test_ssim_is_one_for_equal_images_and_falls_with_noise():
 
 def test_ssim_is_that_of_the_metrics():
     images = np.random.default_rng(0).random((2, 3, 24, 32, 3), np.float32)
-    np.testing.assert_allclose(ssim(*images), [fidelity.ssim(*pair) for pair in images.swapaxes(0, 1)], atol=1e-5)
+    np.testing.assert_allclose(ssim(*jnp.asarray(images)), [fidelity.ssim(*pair) for pair in images.swapaxes(0, 1)], atol=1e-5)
 
 
 def test_means_weigh_by_their_counts_and_leave_out_what_never_was():
