@@ -5,57 +5,13 @@ Started again with the same arguments it goes on from the newest checkpoint in t
 """
 
 import argparse
-import ast
-import functools
-import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
 from diffbir_jax import cli
 from diffbir_jax.errors import InputError
-
-PREFIX = "--config."
-
-
-def read_config(argument: str, overrides: list[str]) -> Any:
-    """The ConfigDict of a recipe `FILE.py` or `FILE.py:size`, with "--config.KEY=VALUE" applied.
-
-    Raises:
-        InputError: no such file or size, an unknown key, a value of another type.
-    """
-    path, _, size = argument.partition(":")
-    if not Path(path).is_file():
-        raise InputError(f"there is no recipe {path}; give a file, for example configs/tiny_stage1.py")
-    if size not in ("", "full", "smoke"):
-        raise InputError(f"{argument} names the size {size!r}; give {path} or {path}:smoke")
-    get_config = runpy.run_path(path).get("get_config")
-    if get_config is None:
-        raise InputError(f"{path} has no get_config(); give a recipe, for example configs/tiny_stage1.py")
-    config = get_config(size) if size else get_config()
-    for override in overrides:
-        _apply(config, override)
-    return config
-
-
-def _apply(config: Any, override: str) -> None:
-    if not override.startswith(PREFIX) or "=" not in override:
-        raise InputError(f"{override} was not understood; the flags are those of --help and {PREFIX}KEY=VALUE")
-    key, _, text = override.removeprefix(PREFIX).partition("=")
-    *groups, name = key.split(".")
-    try:
-        group = functools.reduce(getattr, groups, config)
-        group[name] = _value(text)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).strip("'\"").split()).partition(" and cannot be added")[0]
-        raise InputError(f"{override} does not fit the recipe: {reason}") from None
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
+from diffbir_jax.training.config import read_config
 
 
 def main(argv: list[str] | None = None) -> int:

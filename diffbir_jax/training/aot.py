@@ -22,8 +22,8 @@ from typing import Any
 from diffbir_jax import cli
 from diffbir_jax.errors import InputError
 from diffbir_jax.options import PRECISIONS
-from diffbir_jax.train import read_config
 from diffbir_jax.training.chips import CHIPS, GIB, Chip
+from diffbir_jax.training.config import read_config
 
 TARGETS = Path(__file__).parent / "targets"
 GPU_OPTIONS = {"xla_gpu_enable_latency_hiding_scheduler": True}

@@ -1,10 +1,17 @@
 """The keys of a recipe, their defaults, and what the recipes of the paper share."""
 
+import ast
+import functools
+import runpy
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from diffbir_jax.errors import InputError
+
 TASKS = {"autoencoder": "autoencoder", "prior": "unet", "stage1": "stage1", "stage2": "control"}  # task -> the network it trains
+PREFIX = "--config."
 SMOKE = {"steps": 4, "data__batch": 2, "log_every": 2, "checkpoint_every": 2}
 TOY_UNET = {"kind": "UNet", "channels": (8, 8), "blocks": 1, "attention": (False, True), "head_dim": 8, "groups": 4}
 TOY_SWINIR = {"kind": "SwinIR", "embed_dim": 8, "depths": (1,), "heads": (2,), "unshuffle": 2, "upsampler": "pixelshuffledirect"}
@@ -176,3 +183,43 @@ def paper_stage2(size: str, **changes: Any) -> ConfigDict:
     if size != "smoke":
         return recipe("stage2", {}, **full)
     return recipe("stage2", {}, **full | TOY | {"random_networks": TOY_NETWORKS, "model_folder": "workdir/smoke"})
+
+
+def read_config(argument: str, overrides: list[str]) -> ConfigDict:
+    """The recipe of a recipe `FILE.py` or `FILE.py:size`, with "--config.KEY=VALUE" applied.
+
+    Raises:
+        InputError: no such file or size, an unknown key, a value of another type.
+    """
+    path, _, size = argument.partition(":")
+    if not Path(path).is_file():
+        raise InputError(f"there is no recipe {path}; give a file, for example configs/tiny_stage1.py")
+    if size not in ("", "full", "smoke"):
+        raise InputError(f"{argument} names the size {size!r}; give {path} or {path}:smoke")
+    get_config = runpy.run_path(path).get("get_config")
+    if get_config is None:
+        raise InputError(f"{path} has no get_config(); give a recipe, for example configs/tiny_stage1.py")
+    config = get_config(size) if size else get_config()
+    for override in overrides:
+        _apply(config, override)
+    return config
+
+
+def _apply(config: ConfigDict, override: str) -> None:
+    if not override.startswith(PREFIX) or "=" not in override:
+        raise InputError(f"{override} was not understood; the flags are those of --help and {PREFIX}KEY=VALUE")
+    key, _, text = override.removeprefix(PREFIX).partition("=")
+    *groups, name = key.split(".")
+    try:
+        group = functools.reduce(getattr, groups, config)
+        group[name] = _value(text)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).strip("'\"").split()).partition(" and cannot be added")[0]
+        raise InputError(f"{override} does not fit the recipe: {reason}") from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text

@@ -7,9 +7,9 @@ from dataclasses import replace
 import jax
 import pytest
 
-from diffbir_jax.train import read_config
 from diffbir_jax.training import aot, cost
 from diffbir_jax.training.chips import CHIPS
+from diffbir_jax.training.config import read_config
 from diffbir_jax.training.networks import abstract_setup
 
 INSTALLED = all(map(importlib.util.find_spec, ("libtpu", "jax_plugins")))
