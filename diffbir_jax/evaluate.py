@@ -106,7 +106,7 @@ def _about(args: argparse.Namespace, options: EvaluateOptions) -> dict[str, Any]
 
 
 def _weights_home() -> Path:
-    from diffbir_jax.weights.hub import home
+    from diffbir_jax.home import home
 
     return home() / "metrics"
 

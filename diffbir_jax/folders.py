@@ -90,7 +90,7 @@ class Folder:
         draws: replayed instead of noise from the seed.
         output: the folder that all results are in or below.
         dump: a folder for what came before the results, in the same tree.
-        on_step: called with the number of photographs at every evaluation of the networks.
+        on_step: see `restore_jobs`.
     """
 
     model: Model
@@ -101,7 +101,7 @@ class Folder:
     output: Path
     draws: Draws | None = None
     dump: Path | None = None
-    on_step: Callable[[int], Any] = lambda n: None
+    on_step: Callable[[int], Any] | None = None
     failed: list[Event] = dataclasses.field(default_factory=list)
     series: dict[Any, list[tuple[str, np.ndarray]]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
 

@@ -1,5 +1,6 @@
 """The two stages as one function of a model, images and options."""
 
+import contextlib
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -91,18 +92,23 @@ def evaluations(model: Model, options: RestoreOptions) -> int:
     return 0 if options.stage1_only else SAMPLERS[options.sampler].evaluations(len(programs.rows_of(model, options).t))
 
 
+def takes_long(model: Model) -> bool:
+    """Whether an evaluation takes seconds: a large prior on a CPU."""
+    return jax.default_backend() == "cpu" and sum(x.size for x in jax.tree.leaves(model.params["unet"])) > 100_000_000
+
+
 def local_mesh(most: int) -> Mesh:
     """The local devices in a row, no more than `most`."""
     return Mesh(np.array(jax.local_devices()[: max(most, 1)]), ("data",))
 
 
 def restore_jobs(
-    jobs: Iterable[tuple[T, "Job"]], mesh: Mesh, batch_size: int = 1, on_step: Callable[[int], Any] = lambda n: None
+    jobs: Iterable[tuple[T, "Job"]], mesh: Mesh, batch_size: int = 1, on_step: Callable[[int], Any] | None = None
 ) -> Iterator[tuple[T, Result]]:
     """Results as they come, each with the name its job was given; jobs that run together are gathered until a batch is full.
 
     Args:
-        on_step: called with the number of images at every evaluation of the networks.
+        on_step: called with the number of images at every evaluation of the networks; programs then are not kept on disk.
     """
     waiting: dict[Any, list[tuple[T, Job]]] = defaultdict(list)
     for name, job in jobs:
@@ -202,10 +208,12 @@ class Job:
             raise InputError(f"the noise is x_T {start} and noise {steps} (NHWC); this image takes {list(latent)} and {wanted}")
 
 
-def _run(named: list[tuple[T, Job]], mesh: Mesh, batch_size: int, on_step: Callable[[int], Any]) -> Iterator[tuple[T, Result]]:
+def _run(
+    named: list[tuple[T, Job]], mesh: Mesh, batch_size: int, on_step: Callable[[int], Any] | None
+) -> Iterator[tuple[T, Result]]:
     """Runs jobs of one group; a short batch is filled up with its last."""
     names, jobs = zip(*named, strict=True)
-    with programs.on_step(lambda: on_step(len(jobs))):
+    with programs.on_step(lambda: on_step(len(jobs))) if on_step else contextlib.nullcontext():
         results = Batch(jobs, mesh, batch_size * mesh.size).run()
     yield from zip(names, results, strict=True)
 

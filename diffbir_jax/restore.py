@@ -68,8 +68,8 @@ def _run(args: argparse.Namespace) -> int:
     made = folders.variants(options, args.guidance_scale, files.n_samples)
     about = {"model": str(args.model), "task": args.task, "precision": args.precision}
     about |= {"noise": str(args.noise)} if args.noise else {}
-    steps = pipeline.evaluations(model, options)
-    log = Log(args.json_log, len(inputs), len(inputs) * len(made) * steps)
+    follow = sys.stderr.isatty() and not args.json_log and pipeline.takes_long(model)
+    log = Log(args.json_log, len(inputs), len(made) * pipeline.evaluations(model, options), follow)
     folder = folders.Folder(model, about, made, files, caption, output, draws, dump, log.step)
     with log:
         for event in folder.run(inputs):
@@ -78,18 +78,25 @@ def _run(args: argparse.Namespace) -> int:
 
 
 class Log:
-    """Prints what became of every photograph, under one bar over the evaluations of all; counts, and says what was compiled."""
+    """Prints what became of every photograph, under one bar over the evaluations of all; counts, and says what was compiled.
 
-    def __init__(self, as_json: bool, photographs: int, evaluations: int):
+    Args:
+        evaluations: of the networks for a photograph.
+        follow: the bar moves at every evaluation, through `step`; else with every photograph.
+    """
+
+    def __init__(self, as_json: bool, photographs: int, evaluations: int, follow: bool):
         self.as_json, self.photographs, self.counts, self.begun = as_json, photographs, Counter(), time.perf_counter()
-        self.bar = cli.progress(f"0/{photographs}", evaluations)
-        self.step = self.bar.update
+        self.bar, self.evaluations = cli.progress(f"0/{photographs}", photographs * evaluations), evaluations
+        self.step = self.bar.update if follow else None
 
     def __enter__(self) -> "Log":
         return self
 
     def add(self, event: Any) -> None:
         self.counts[event.kind] += 1
+        if event.kind != "strip" and (self.step is None or event.kind != "restored"):
+            self.bar.update(self.evaluations)
         if self.as_json:
             self.bar.write(json.dumps({"event": event.kind, "input": str(event.source), **event.about}))
         elif event.kind == "failed":

@@ -5,12 +5,14 @@ Started again with the same arguments it goes on from the newest checkpoint in t
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from diffbir_jax import cli
 from diffbir_jax.errors import InputError
+from diffbir_jax.home import compiled_folder
 from diffbir_jax.training.config import read_config
 
 
@@ -32,6 +34,7 @@ def _work(args: argparse.Namespace, overrides: list[str]) -> int:
         return _dry_run(config)
     if args.workdir is None:
         raise InputError("no work folder given; add --workdir FOLDER")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled_folder() / "xla"))  # a run that goes on need not compile again
     from diffbir_jax.training.processes import Processes  # JAX loads only for a good command line
 
     Processes(args.coordinator, args.process_count, args.process_index).join()

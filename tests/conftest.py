@@ -10,6 +10,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 import pytest  # noqa: E402
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory):
+    """Compiled programs are shared by the tests and by no one else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFBIR_JAX_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_model_folder(tmp_path_factory):
     from toy import write_model

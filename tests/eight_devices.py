@@ -13,6 +13,7 @@ from diffbir_jax import RestoreOptions, load_model, programs, restore_batch
 from diffbir_jax.models.swinir import SwinIR
 from diffbir_jax.pipeline import local_mesh
 
+os.environ["DIFFBIR_JAX_HOME"] = tempfile.mkdtemp()  # nothing compiled before
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast"
 

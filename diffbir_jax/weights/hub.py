@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from diffbir_jax.errors import InputError
+from diffbir_jax.home import home
 from diffbir_jax.imaging.paths import prepare_folder
 from diffbir_jax.weights.conversion import to_jax
 from diffbir_jax.weights.folder import read_card
@@ -19,11 +20,6 @@ from diffbir_jax.weights.sources import fingerprint
 
 PRIOR = {"unet", "autoencoder", "text_encoder"}
 PLAIN = ("https://",)  # what begins so is an address, else a repository
-
-
-def home() -> Path:
-    """The folder for everything that is kept."""
-    return Path(os.environ.get("DIFFBIR_JAX_HOME") or Path.home() / ".cache" / "diffbir_jax")
 
 
 def preset_folder(name: str, task: str) -> Path:
