@@ -212,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _work(args: argparse.Namespace, overrides: list[str]) -> int:
     config = read_config(args.config, overrides)
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
     import jax.numpy as jnp
 
