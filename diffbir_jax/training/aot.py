@@ -224,13 +224,13 @@ def _work(args: argparse.Namespace, overrides: list[str]) -> int:
     if config.attention_implementation == "auto":
         config.attention_implementation = best_implementation(devices[0], jnp.dtype(PRECISIONS[config.precision]))
     check(config)
-    check_devices(config, len(devices))
     options = None if devices[0].platform == "tpu" else GPU_OPTIONS
     print(f"{args.topology}: {len(devices)} devices", flush=True)
     if args.program == "restore":
         config.remat = False
         print(compiled(lambda: lowered_sampler(config, devices, args.size, args.steps), chip, cores, options))
         return 0
+    check_devices(config, len(devices))
 
     def step(images: int) -> Compiled:
         config.data.batch = images * len(devices) * config.optimizer.accumulate
