@@ -248,19 +248,21 @@ def _work(args: argparse.Namespace, overrides: list[str]) -> int:
 def largest(need: Callable[[int], Compiled]) -> int:
     """The most images of a device at once that fit; 0: not even one.
 
-    Memory grows in a straight line with them: what 1 and 4 need tells the most, which is tried.
+    Tried are 8 and four times as many until they do not fit, then what a straight line between the last two needs says, or the mean
+    where the compiler did not say how much it would have needed; a tenth fewer until they fit.
     """
-    one = need(1)
-    if not one.fits:
-        return 0
-    more = need(4)
-    if not more.fits:
-        return next((n for n in (3, 2) if need(n).fits), 1)
-    each = max(1, (more.memory["peak"] - one.memory["peak"]) / 3)
-    images = int(1 + (more.capacity - one.memory["peak"]) / each)
-    while images > 4 and not need(images).fits:
-        images = max(4, images * 9 // 10)
-    return images
+    fits, over = None, need(8)
+    images, too_many = 0, 8
+    while over.fits:
+        fits, images, too_many = over, too_many, 4 * too_many
+        over = need(too_many)
+    guess = (images + too_many) // 2
+    if fits and "peak" in over.memory:
+        each = (over.memory["peak"] - fits.memory["peak"]) / (too_many - images)
+        guess = images + int((fits.capacity - fits.memory["peak"]) / each)
+    while guess > images and not need(guess).fits:
+        guess = min(guess - 1, guess * 9 // 10)
+    return max(guess, images)
 
 
 if __name__ == "__main__":
