@@ -11,10 +11,10 @@ from jaxtyping import Float
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.metrics import fidelity, outside
-from diffbir_jax.metrics.archives import Archives, Unavailable
 from diffbir_jax.metrics.brisque import load_brisque
 from diffbir_jax.metrics.niqe import load_niqe
 from diffbir_jax.metrics.sets import frechet_distance, kernel_distance
+from diffbir_jax.packages import Archives, Unavailable
 
 Photo = Float[np.ndarray, "H W 3"]
 Measure = Callable[[Photo, Photo | None], float]
