@@ -1,5 +1,6 @@
 """Real-ESRGAN's weights as ncnn stores them; the slow test compares with ncnn itself, which runs the package's own description."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from diffbir_jax.imaging.files import read_image
 from diffbir_jax.models.bsrnet import RRDBNet
 from diffbir_jax.packages import REALESRGAN, Archives, Unavailable
 from diffbir_jax.weights import realesrgan
+from diffbir_jax.weights.folder import read_card, write_card
 from diffbir_jax.weights.hub import home
 
 PHOTO = Path(__file__).parents[1] / "data" / "photos" / "chelsea_01.webp"
@@ -80,8 +82,11 @@ def test_it_replaces_a_models_stage_1(small_model_folder, stored, monkeypatch):
         load_model(small_model_folder, stage1="x4")
 
 
-def test_without_stage_1_the_damage_stays(small_model_folder):
-    model = load_model(small_model_folder, stage1="none")
+@pytest.mark.parametrize("trained_without", [False, True])
+def test_without_stage_1_the_damage_stays(small_model_folder, tmp_path, trained_without):
+    folder = shutil.copytree(small_model_folder, tmp_path / "model")
+    write_card(folder, read_card(folder) | {"restoration": not trained_without})
+    model = load_model(folder) if trained_without else load_model(folder, stage1="none")
     photo = np.random.default_rng(1).random((48, 32, 3), np.float32)
     for options in ({}, {"tiles": "on", "stage1_tile": 64, "stage1_overlap": 32}):
         [reg] = restore_images(model, [photo], RestoreOptions(stage1_only=True, **options))
