@@ -252,7 +252,7 @@ def _sample(model: Model, plan: Plan, params: Any, clean: Latent, frames: Image 
     factor = model.nets["autoencoder"].downsampling_factor
     cond = pixel_unshuffle(frames, factor) if plan.sees_image else cond_latent  # of the latent's size, so that tiles fit both
 
-    def network(z_t: Latent, t: Num[Array, "B"], given: tuple[Any, Latent]) -> Latent:
+    def network(z_t: Latent, t: Num[Array, "B"], given: tuple[Any, Array]) -> Latent:
         context, cond = given
         if plan.sees_image:
             cond = pixel_shuffle(cond, factor)

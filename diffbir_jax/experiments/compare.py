@@ -61,6 +61,7 @@ def _run(args: argparse.Namespace) -> int:
     if not (wanted := trials.split(options.runners)) and not folders:
         raise InputError("no method is asked for; give --runners or --method NAME=FOLDER")
     bench = trials.Bench("compare", args.photographs, args.output, options)
+    given = {name: find_results(bench, name, folder) for name, folder in folders.items()}
     from diffbir_jax.model import load_model
 
     model = load_model(options.model) if set(wanted) & {"stage1", "result", "guided"} else None
@@ -76,16 +77,18 @@ def _run(args: argparse.Namespace) -> int:
             continue
         made[name] = done.images
         bench.add(name, done.images, options.pictures, seconds=done.seconds, compiling=done.compiling)
-    for name, folder in folders.items():
-        files = find_results(bench, name, folder)
-        bench.measure(name, files, options.pictures, folder=str(folder))
+    for name, files in given.items():
+        bench.measure(name, files, options.pictures, folder=str(folders[name]))
         made[name] = [shown(files.get(trial.name), trial) for trial in bench.trials]
+    if not bench.settings:
+        raise InputError(f"realesrgan, the only method, is not available: {bench.missing['realesrgan']}")
     columns |= {name: images for name, images in made.items() if name not in HIDDEN} | {"original": bench.originals}
     compare_with(bench, made)
     print(table(bench.settings))
     bench.write(_figure(bench.settings), columns)
-    lost = [each for each in bench.settings if each["images"] < len(bench.trials)]
-    return 1 if lost else 0
+    lost = any(each["images"] < len(bench.trials) for each in bench.settings)
+    named = options.runners != CompareOptions.runners and "realesrgan" in bench.missing
+    return 1 if lost or named else 0
 
 
 def run(name: str, given: Sequence[trials.Trial], model: "Model | None", guided: RestoreOptions) -> trials.Timed:

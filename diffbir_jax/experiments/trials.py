@@ -299,7 +299,7 @@ def make_figure(rows: int, columns: int) -> tuple[Any, Sequence[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5 * columns, 4.5 * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False).ravel()
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def scatter(axes: Any, settings: Sequence[Mapping[str, Any]], labels: Sequence[str], line: bool = False) -> None:

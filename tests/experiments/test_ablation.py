@@ -16,11 +16,11 @@ from diffbir_jax.weights.folder import save_network
 
 
 @pytest.fixture(scope="module")
-def controlnet_folder(small_model_folder, tmp_path_factory):
+def controlnet_folder(quick_folder, tmp_path_factory):
     """The same model with a ControlNet whose parameters are random."""
     folder = tmp_path_factory.mktemp("variant") / "controlnet"
-    shutil.copytree(small_model_folder, folder)
-    unet, rng = load_model(small_model_folder).nets["unet"], np.random.default_rng(5)
+    shutil.copytree(quick_folder, folder)
+    unet, rng = load_model(quick_folder).nets["unet"], np.random.default_rng(5)
     fields = {f: getattr(unet, f) for f in UNetEncoder.__dataclass_fields__ if f not in ("parent", "name", "dtype")}
     net = ControlNet(**fields, cond_channels=(4, 8))
     shapes = jax.eval_shape(net.init, jax.random.key(0), *net.example_inputs())["params"]
@@ -29,9 +29,9 @@ def controlnet_folder(small_model_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ran(small_model_folder, controlnet_folder, photographs, sized, tmp_path_factory):
+def ran(quick_folder, controlnet_folder, photographs, sized, tmp_path_factory):
     output = tmp_path_factory.mktemp("ablation")
-    flags = ["--model", str(small_model_folder), "--variant", f"controlnet={controlnet_folder}", "--crops", "2"]
+    flags = ["--model", str(quick_folder), "--variant", f"controlnet={controlnet_folder}"]
     assert ablation.main([str(photographs), "--output", str(output), *sized, *flags]) == 0
     return output, json.loads((output / "ablation.json").read_text())
 
@@ -53,22 +53,22 @@ def result(output, setting):
 
 def restored(folder, output, stage1="own", **options):
     model, lq = load_model(folder, stage1=stage1), read_image(output / "inputs" / "petra_01.png")
-    return restore_images(model, [lq], RestoreOptions(seed=0, **options))[0]
+    return restore_images(model, [lq, lq], RestoreOptions(seed=0, **options))[0]  # two: as many as the programs are made for
 
 
 def near(a, b):
     return np.abs(a - b).max() <= 0.5 / 255 + 2e-4
 
 
-def test_untrained_control_is_the_prior_alone(ran, small_model_folder):
+def test_untrained_control_is_the_prior_alone(ran, quick_folder):
     output, _ = ran
-    assert near(result(output, "untrained-control"), restored(small_model_folder, output, control_strength=0.0))
+    assert near(result(output, "untrained-control"), restored(quick_folder, output, control_strength=0.0))
     assert not near(result(output, "untrained-control"), result(output, "full"))
 
 
-def test_without_restoration_the_condition_is_the_input(ran, small_model_folder):
+def test_without_restoration_the_condition_is_the_input(ran, quick_folder):
     output, _ = ran
-    assert near(result(output, "without-restoration"), restored(small_model_folder, output, stage1="none"))
+    assert near(result(output, "without-restoration"), restored(quick_folder, output, stage1="none"))
     assert not near(result(output, "without-restoration"), result(output, "full"))
 
 
@@ -87,8 +87,8 @@ def test_shifts_are_means_over_images_with_and_without_sign():
     assert found["signed"] == pytest.approx([-1, -1, -1], abs=1e-3) and found["size"] == pytest.approx([2, 2, 2], abs=1e-3)
 
 
-def test_what_the_given_models_cannot_show_is_named(small_model_folder, photographs, sized, tmp_path, capsys):
-    flags = ["--model", str(small_model_folder), "--crops", "1"]
+def test_what_the_given_models_cannot_show_is_named(quick_folder, photographs, sized, tmp_path, capsys):
+    flags = ["--model", str(quick_folder)]
     assert ablation.main([str(photographs), "--output", str(tmp_path), *sized, *flags]) == 0
     named = json.loads((tmp_path / "ablation.json").read_text())["not_available"]
     assert "configs/ablation_controlnet.py" in named["ControlNet against LAControlNet"]

