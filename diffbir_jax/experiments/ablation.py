@@ -105,7 +105,7 @@ def models(name: str, folders: Mapping[str, Path]) -> Iterator[tuple[str, "Model
     yield UNRESTORED, load_model(name, stage1="none")
     untrained = control_from_unet(model.params["unet"], model.nets["control"], jax.random.key(0))
     untrained = jax.tree.map(lambda x, like: x.astype(like.dtype), untrained, model.params["control"])
-    yield UNTRAINED, replace(model, params=model.params | {"control": untrained})
+    yield UNTRAINED, replace(model, params=model.params | {"control": untrained}, _replicas={})
     for variant, folder in folders.items():
         yield variant, load_model(folder)
 

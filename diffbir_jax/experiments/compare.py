@@ -162,7 +162,7 @@ def find_results(bench: trials.Bench, name: str, folder: Path) -> dict[str, Path
 
 def shown(path: Path | None, trial: trials.Trial) -> np.ndarray:
     """A file's image for the sheet; grey where there is none of this size."""
-    from diffbir_jax.imaging.files import read_image
+    from diffbir_jax.imaging.reading import read_image
 
     image = None if path is None else read_image(path)
     return image if image is not None and image.shape == trial.original.shape else np.full_like(trial.original, 0.5)

@@ -78,23 +78,20 @@ def split(text: str) -> list[str]:
 def read_trials(folder: Path, output: Path, options: TrialOptions) -> tuple[list[Trial], list[str]]:
     """The crops and their degraded copies, sorted by name, and a line for each photograph that gives none.
 
-    Photographs below `output` are left out. If fewer crops than photographs are asked for, chance chooses; what is drawn for a crop
-    depends on the seed, the photograph's name and how often it was cut before.
+    A crop is called as its photograph, with its folder. What lies below `output` is no photograph. If fewer crops than photographs
+    are asked for, chance chooses; what is drawn for a crop depends on the seed, its name, and how often that was cut before.
 
     Raises:
         InputError: no such folder, recipe or photograph, or none is large enough.
     """
     from diffbir_jax.degradation.recipes import find_recipe
-    from diffbir_jax.imaging.files import images_in, output_names, read_image
-    from diffbir_jax.imaging.paths import no_images
+    from diffbir_jax.imaging.paths import outputs_for
+    from diffbir_jax.imaging.reading import read_image
 
     recipe = find_recipe(options.recipe)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a folder of photographs")
-    paths = [path for path in images_in(folder, recursive=True) if output.resolve() not in path.resolve().parents]
-    if not paths:
-        raise InputError(no_images(folder))
-    named = list(zip(output_names(paths), paths, strict=True))
+    named = [(target.relative_to(output).with_suffix("").as_posix(), path) for path, target in outputs_for([folder], output)]
     if options.crops is not None:
         named = [named[i] for i in np.random.default_rng(options.seed).permutation(len(named))]
     photos, lines = {}, []
@@ -105,7 +102,7 @@ def read_trials(folder: Path, output: Path, options: TrialOptions) -> tuple[list
             photo = read_image(path)
             if min(photo.shape[:2]) < options.size:
                 raise InputError(f"{path} is {photo.shape[1]}x{photo.shape[0]}, smaller than a crop of {options.size}; left out")
-            photos[Path(name).stem] = photo
+            photos[name] = photo
         except InputError as error:
             lines.append(str(error))
     if not photos:
@@ -160,7 +157,7 @@ class Bench:
 
     def __init__(self, name: str, photographs: Path, output: Path, options: TrialOptions):
         find_matplotlib()
-        from diffbir_jax.imaging.files import prepare_folder
+        from diffbir_jax.imaging.paths import prepare_folder
         from diffbir_jax.metrics import table
         from diffbir_jax.weights.hub import home
 
@@ -188,11 +185,13 @@ class Bench:
 
     def add(self, name: str, images: Sequence[np.ndarray], pictures: int | None = None, **about: Any) -> dict[str, Any]:
         """Writes a setting's images, one a trial in order, and measures them; see `measure`."""
-        from diffbir_jax.imaging.files import prepare_folder, write_png
+        from diffbir_jax.imaging.paths import prepare_folder
+        from diffbir_jax.imaging.writing import write_picture
 
-        prepare_folder(self.output / "results" / name)
         for trial, image in zip(self.trials, images, strict=True):
-            write_png(self.path(f"results/{name}", trial), image)
+            path = self.path(f"results/{name}", trial)
+            prepare_folder(path.parent)
+            write_picture(path, image)
         files = {trial.name: self.path(f"results/{name}", trial) for trial in self.trials}
         return self.measure(name, files, pictures, **about)
 
@@ -206,7 +205,7 @@ class Bench:
         Raises:
             InputError: none can be measured.
         """
-        from diffbir_jax.imaging.files import prepare_folder
+        from diffbir_jax.imaging.paths import prepare_folder
 
         if not self.settings:
             self._write_trials()
@@ -225,12 +224,13 @@ class Bench:
         return record
 
     def _write_trials(self) -> None:
-        from diffbir_jax.imaging.files import prepare_folder, write_png
+        from diffbir_jax.imaging.paths import prepare_folder
+        from diffbir_jax.imaging.writing import write_picture
 
         for kind, part in (("originals", "original"), ("inputs", "lq"), ("small", "small")):
-            prepare_folder(self.output / kind)
             for trial in self.trials:
-                write_png(self.path(kind, trial), getattr(trial, part))
+                prepare_folder(self.path(kind, trial).parent)
+                write_picture(self.path(kind, trial), getattr(trial, part))
 
     def _results(self, name: str, files: Mapping[str, Path], pictures: int) -> Any:
         """What `evaluate` finds about files."""
@@ -250,7 +250,7 @@ class Bench:
     def write(self, figure: Any, columns: Mapping[str, Sequence[np.ndarray]], **found: Any) -> None:
         """The table, the record, the plot, and the sheet of `columns`: images of every trial, by title."""
         from diffbir_jax.atomic import write_whole
-        from diffbir_jax.imaging.files import write_png
+        from diffbir_jax.imaging.writing import write_picture
         from diffbir_jax.metrics import summary
 
         fields = list(dict.fromkeys(key for row in self.rows for key in row))
@@ -262,7 +262,7 @@ class Bench:
             path = self.output / f"{self.name}.{ending}"
             write_whole(path, lambda file, text=text: file.write_text(text, encoding="utf-8"))
         write_whole(self.output / f"{self.name}.png", lambda file: figure.savefig(file, format="png", dpi=110))
-        write_png(self.output / "sheet.png", sheet(columns))
+        write_picture(self.output / "sheet.png", sheet(columns))
         for name, why in self.missing.items():
             print(f"{name}: not available, {why}")
         print(f"{self.output / self.name}.csv, .json, .png and {self.output / 'sheet.png'}: {len(self.settings)} settings")
@@ -303,12 +303,14 @@ def make_figure(rows: int, columns: int) -> tuple[Any, Sequence[Any]]:
 
 
 def scatter(axes: Any, settings: Sequence[Mapping[str, Any]], labels: Sequence[str], line: bool = False) -> None:
-    """Fidelity against realness: a point a setting."""
+    """Fidelity against realness: a point a setting; one that was not measured, or equals the original, has none."""
     metric = naturalness(settings)
     points = [(typical(each, "psnr"), typical(each, metric)) for each in settings]
-    axes.plot(*zip(*points, strict=True), "o-" if line else "o", color="tab:blue")
+    drawn = [point for point in points if None not in point]
+    axes.plot([x for x, _ in drawn], [y for _, y in drawn], "o-" if line else "o", color="tab:blue")
     for point, label in zip(points, labels, strict=True):
-        axes.annotate(label, point, xytext=(5, 5), textcoords="offset points", fontsize=8)
+        if point in drawn:
+            axes.annotate(label, point, xytext=(5, 5), textcoords="offset points", fontsize=8)
     axes.set(xlabel=title_of("psnr"), ylabel=title_of(metric))
     axes.margins(0.15)
     axes.grid(alpha=0.3)

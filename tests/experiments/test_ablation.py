@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden import relative
 
 from diffbir_jax import InputError, RestoreOptions, load_model, pipeline, programs, restore_images
 from diffbir_jax.diffusion.samplers import SAMPLERS
 from diffbir_jax.experiments import ablation
-from diffbir_jax.imaging.files import read_image
+from diffbir_jax.imaging.reading import read_image
 from diffbir_jax.models.control import ControlNet
 from diffbir_jax.models.unet import UNetEncoder
 from diffbir_jax.weights.folder import save_network
@@ -52,8 +53,10 @@ def result(output, setting):
 
 
 def restored(folder, output, stage1="own", **options):
-    model, lq = load_model(folder, stage1=stage1), read_image(output / "inputs" / "petra_01.png")
-    return restore_images(model, [lq, lq], RestoreOptions(seed=0, **options))[0]  # two: as many as the programs are made for
+    """By the programs that the experiment has compiled."""
+    model = load_model(folder, stage1=stage1)
+    images = [read_image(output / "inputs" / f"{name}.png") for name in ("chelsea_01", "petra_01")]
+    return ablation.restore(model, images, RestoreOptions(seed=0, **options).completed(model.defaults))[0][1]
 
 
 def near(a, b):
@@ -97,12 +100,12 @@ def test_what_the_given_models_cannot_show_is_named(quick_folder, photographs, s
 
 
 def test_a_controlnet_is_given_the_restored_image(controlnet_folder):
-    """One step from recorded noise, by hand."""
+    """The first of two steps from recorded noise, by hand."""
     model = load_model(controlnet_folder)
     photo = np.random.default_rng(2).random((48, 32, 3), np.float32)
-    options = RestoreOptions(steps=1, sampler="ddpm").completed(model.defaults)
-    noise = np.random.default_rng(3).standard_normal((2, 1, *programs.latent_shape(model, (48, 32))[1:]), np.float32)
-    job = pipeline.Job(model, photo, options, programs.Draws(noise[0], noise[1][None]), keep=True)
+    options = RestoreOptions(steps=2, sampler="ddpm").completed(model.defaults)
+    noise = np.random.default_rng(3).standard_normal((3, 1, *programs.latent_shape(model, (48, 32))[1:]), np.float32)
+    job = pipeline.Job(model, photo, options, programs.Draws(noise[0], noise[1:].swapaxes(0, 1)), keep=True)
     [(_, found)] = pipeline.restore_jobs([(0, job)], pipeline.local_mesh(1))
     rows, z = programs.rows_of(model, options), jnp.asarray(noise[0])
 
@@ -110,9 +113,9 @@ def test_a_controlnet_is_given_the_restored_image(controlnet_folder):
         control = apply(model, "control", z_t, t, None, jnp.asarray(found.trace["reg"]))
         return apply(model, "unet", z_t, t, None, control)
 
-    predict = SAMPLERS["ddpm"].denoiser(network, programs.schedule_of(model), "v")
-    want = predict(z, jnp.full(1, rows.t[0]))
-    assert np.allclose(found.trace["z"][0, -1], want[0], atol=1e-4)
+    z0 = SAMPLERS["ddpm"].denoiser(network, programs.schedule_of(model), "v")(z, jnp.asarray(rows.t[0]))
+    want = rows.coef_z0[0] * z0 + rows.coef_zt[0] * z + rows.std[0] * noise[1]
+    assert relative("z after a step", found.trace["z"][0], want[0]) < 1e-5
 
 
 def apply(model, name, *inputs):
@@ -122,7 +125,9 @@ def apply(model, name, *inputs):
 def test_a_controlnet_works_in_tiles_and_takes_no_noise(controlnet_folder):
     model, photo = load_model(controlnet_folder), np.random.default_rng(2).random((64, 64, 3), np.float32)
     whole, tiled = (
-        restore_images(model, [photo], RestoreOptions(steps=1, tiles=tiles, diffusion_tile=64, diffusion_overlap=32))[0]
+        restore_images(
+            model, [photo], RestoreOptions(steps=1, tiles=tiles, stage1_overlap=32, diffusion_tile=64, diffusion_overlap=32)
+        )[0]
         for tiles in ("off", "on")
     )
     assert np.allclose(whole, tiled, atol=1e-3)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffbir_jax.experiments import compare, trials
-from diffbir_jax.imaging.files import read_image
+from diffbir_jax.imaging.reading import read_image
 from diffbir_jax.models.bsrnet import RRDBNet
 from diffbir_jax.options import RestoreOptions
 from diffbir_jax.weights import realesrgan

@@ -6,7 +6,7 @@ import pytest
 
 from diffbir_jax import RestoreOptions, load_model, restore_images
 from diffbir_jax.experiments import tradeoff
-from diffbir_jax.imaging.files import read_image
+from diffbir_jax.imaging.reading import read_image
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def curve(**values):
 
 
 def test_what_is_not_monotone_is_said_with_its_place():
-    said = tradeoff.monotone(curve(psnr=(20, 21, 22), niqe=(5, 7, 6), sharpness=(0.5, 0.4, 0.4)))
+    said = tradeoff.monotone(curve(psnr=(20.0, 21.0, 22.0), niqe=(5.0, 7.0, 6.0), sharpness=(0.5, 0.4, 0.4)))
     assert said.keys() == {"psnr", "niqe", "sharpness"}  # SSIM was not measured
     assert said["psnr"]["monotone"] and said["psnr"]["words"] == "rises with the guidance scale"
     assert not said["niqe"]["monotone"] and said["niqe"]["words"] == "does not only rise with the guidance scale: 100 to 1000"

@@ -39,13 +39,13 @@ def test_photographs_are_cut_in_turn_and_anew(photographs):
 
 
 def test_what_gives_no_crop_is_named_and_results_are_no_photographs(tmp_path):
-    for name, side in (("large", 70), ("little", 60), ("out/results/x/large", 70)):
+    for name, side in (("large", 70), ("sub/large", 70), ("little", 60), ("out/results/x/large", 70)):
         path = tmp_path / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (side, 80, 3), np.uint8)).save(path)
     (tmp_path / "broken.png").write_bytes(b"no image")
     found, lines = read(tmp_path)
-    assert [trial.name for trial in found] == ["large"] and len(lines) == 2
+    assert [trial.name for trial in found] == ["large", "sub/large"] and len(lines) == 2
     assert any("little.png is 80x60, smaller than a crop of 64" in line for line in lines)
 
 

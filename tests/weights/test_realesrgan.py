@@ -9,7 +9,7 @@ import pytest
 from golden import relative
 
 from diffbir_jax import InputError, RestoreOptions, load_model, restore_images
-from diffbir_jax.imaging.files import read_image
+from diffbir_jax.imaging.reading import read_image
 from diffbir_jax.models.bsrnet import RRDBNet
 from diffbir_jax.packages import REALESRGAN, Archives, Unavailable
 from diffbir_jax.weights import realesrgan
