@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from diffbir_jax.imaging.resizing import Size
 from diffbir_jax.model import Model
+from diffbir_jax.models.control import ControlNet
 from diffbir_jax.options import RestoreOptions, parse_bytes
 
 MARGIN = 1.3
@@ -58,11 +59,13 @@ def needs(model: Model, lq: Size, frame: Size, batch: int = 1, text: bool = Fals
     at_lq, at_frame = batch * np.prod(lq, dtype=float), batch * np.prod(frame, dtype=float)
     latent = at_frame / auto.downsampling_factor**2
     decode = 3.6 * auto.channels[:2][-1]
+    control = model.nets["control"]
+    embedding = 2 * control.cond_channels[0] * at_frame if isinstance(control, ControlNet) else 0  # of the image, at its size
     backward = rgb * 10 * (auto.blocks + 1) * sum(c / 4**i for i, c in enumerate(auto.channels)) * at_frame
     maps = {
         "stage1": stage1_maps(model.nets["stage1"]) * at_lq,
         "encode": 3.1 * auto.channels[0] * at_frame,
-        "diffusion": (1 + text) * (18.3 + 256 / unet.head_dim) * unet.channels[0] * latent + backward,
+        "diffusion": (1 + text) * (18.3 + 256 / unet.head_dim) * unet.channels[0] * latent + embedding + backward,
         "decode": decode * at_frame,
     }
     return {stage: round(_held(model.params, at_frame) + MARGIN * 4 * numbers) for stage, numbers in maps.items()}
@@ -73,6 +76,8 @@ def stage1_maps(net: nn.Module) -> int | float:
     kind = type(net).__name__
     if kind == "RRDBNet":
         return 2 * net.features * net.scale**2
+    if kind == "Untouched":
+        return 3
     if kind == "SCUNet":
         return 9.5 * net.dim
     body = 16.3 * net.embed_dim / net.unshuffle**2

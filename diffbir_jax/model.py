@@ -15,9 +15,10 @@ from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.attention import best_implementation
+from diffbir_jax.models.layers import Untouched
 from diffbir_jax.models.tokenizer import Tokenizer
 from diffbir_jax.models.unet import UNetEncoder
-from diffbir_jax.options import PRECISIONS, TASKS
+from diffbir_jax.options import PRECISIONS, STAGE1, TASKS
 from diffbir_jax.weights.folder import load_network, read_card
 from diffbir_jax.weights.registry import PRESETS
 
@@ -99,7 +100,7 @@ def _encode(net: nn.Module, params: Any, tokens: Any) -> Array:
     return net.apply({"params": params}, tokens)
 
 
-def load_model(name: str | Path = "tiny", task: str = "general", precision: str = "f32") -> Model:
+def load_model(name: str | Path = "tiny", task: str = "general", precision: str = "f32", stage1: str = "own") -> Model:
     """A model: "tiny", embedded in the package, a preset, or a model folder.
 
     Args:
@@ -108,19 +109,23 @@ def load_model(name: str | Path = "tiny", task: str = "general", precision: str 
         task: whose stage 1 is used: "general", "face" or "denoise".
         precision: how parameters are stored: "f32", or "bf16" at half the memory. On a CPU arithmetic stays in float32 either way,
             elsewhere "bf16" computes in bfloat16 too.
+        stage1: "own" (of a model trained without one: none), "realesrgan": Real-ESRGAN x4plus, see `weights.realesrgan`, or
+            "none": the diffusion is steered by the degraded image itself.
 
     Raises:
-        InputError: no such model, task or precision, or a file of it is missing or damaged, or cannot be downloaded.
+        InputError: no such model, task, precision or stage 1, or a file of it is missing or damaged, or cannot be downloaded.
     """
-    for what, value, choices in (("task", task, TASKS), ("precision", precision, PRECISIONS)):
+    for what, value, choices in (("task", task, TASKS), ("precision", precision, PRECISIONS), ("stage1", stage1, STAGE1)):
         if value not in choices:
             raise InputError(f"{what} is {value!r}; give {', '.join(choices)}")
     folder = find_model(name, task)
     card = read_card(folder)
     if missing := {"parameterisation", "zero_snr", "short_edge", "multiple", "padding"} - card.get("sampling", {}).keys():
         raise InputError(f"{folder / 'model.json'} does not say how to sample: {', '.join(sorted(missing))} missing")
-    load = functools.partial(_load, folder, jnp.dtype(PRECISIONS[precision]))
-    loaded = {"stage1": load(_stage1_name(card, task, folder))} | {n: load(n) for n in ("autoencoder", "unet", "control")}
+    dtype = jnp.dtype(PRECISIONS[precision])
+    load = functools.partial(_load, folder, dtype)
+    first = _stage1(stage1, dtype) if card.get("restoration", True) or stage1 != "own" else _stage1("none")
+    loaded = {"stage1": first or load(_stage1_name(card, task, folder))} | {n: load(n) for n in ("autoencoder", "unet", "control")}
     nets, params = ({n: pair[i] for n, pair in loaded.items()} for i in (0, 1))
     return Model(nets, params, card["sampling"], card.get("defaults", {}), folder)
 
@@ -157,8 +162,22 @@ def _stage1_name(card: Mapping[str, Any], task: str, folder: Path) -> str:
     return held.get(task, "stage1")
 
 
+def _stage1(which: str, dtype: Any = None) -> tuple[nn.Module, dict[str, Any]] | None:
+    """A stage 1 that belongs to no model; None: the model's own is asked for."""
+    if which == "none":
+        return Untouched(), {}
+    if which == "own":
+        return None
+    from diffbir_jax.weights.realesrgan import load_realesrgan
+
+    return _computed(*load_realesrgan(dtype, jax.device_put), dtype)
+
+
 def _load(folder: Path, dtype: Any, name: str) -> tuple[nn.Module, dict[str, Any]]:
-    net, params = load_network(folder, name, dtype, jax.device_put)
+    return _computed(*load_network(folder, name, dtype, jax.device_put), dtype)
+
+
+def _computed(net: nn.Module, params: dict[str, Any], dtype: Any) -> tuple[nn.Module, dict[str, Any]]:
     device = jax.devices()[0]
     net = net.clone(dtype=jnp.float32 if device.platform == "cpu" else dtype)
     if isinstance(net, UNetEncoder):

@@ -18,6 +18,7 @@ TILES = ("auto", "on", "off")
 PADDING = ("bucket", "least")
 TASKS = ("general", "face", "denoise")
 PRECISIONS = {"f32": "float32", "bf16": "bfloat16"}
+STAGE1 = ("own", "realesrgan", "none")
 OPEN = {  # the paper's, where a model says nothing
     "steps": 50, "sampler": "ddpm", "start": "noise", "strength": 1.0, "noise_aug": 0, "prompt": "", "negative_prompt": "",
     "cfg": 1.0,

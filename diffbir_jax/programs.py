@@ -18,9 +18,12 @@ from diffbir_jax.diffusion import guidance, noise
 from diffbir_jax.diffusion.samplers import SAMPLERS
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, Schedule, below
 from diffbir_jax.diffusion.tiling import tiled, tiled_decode
+from diffbir_jax.errors import InputError
 from diffbir_jax.imaging.colour import wavelet_colour_fix
 from diffbir_jax.imaging.resizing import Size
 from diffbir_jax.model import Model
+from diffbir_jax.models.control import ControlNet
+from diffbir_jax.models.layers import pixel_shuffle, pixel_unshuffle
 from diffbir_jax.options import RestoreOptions
 from diffbir_jax.types import Image, Latent
 
@@ -50,13 +53,14 @@ class Plan(NamedTuple):
     text: str  # "": one network call a step; "cfg" or "rescaled": one with and one without the prompt
     tile: int  # latent pixels; 0: the whole latent at once
     overlap: int
+    sees_image: bool  # the control branch is a ControlNet, whose condition is the frame, not its latent
     replay: bool
     keep: bool
 
     @property
     def sees_frames(self) -> bool:
-        """Whether guidance looks at pixels."""
-        return self.space == "rgb" or self.region
+        """Whether guidance or the control branch looks at pixels."""
+        return self.space == "rgb" or self.region or self.sees_image
 
 
 class Shared(NamedTuple):
@@ -93,13 +97,20 @@ def rows_of(model: Model, options: RestoreOptions) -> Any:
 
 
 def plan_of(model: Model, options: RestoreOptions, tile: bool, replay: bool, keep: bool) -> Plan:
-    """The plan of completed options."""
+    """The plan of completed options.
+
+    Raises:
+        InputError: noise is to be added to a condition that is no latent.
+    """
+    sees_image = isinstance(model.nets["control"], ControlNet)
+    if sees_image and options.noise_aug:
+        raise InputError("noise-aug diffuses a latent, and this model's ControlNet is given the image; leave it out")
     factor = model.nets["autoencoder"].downsampling_factor
     return Plan(
         options.sampler, len(rows_of(model, options).t), options.start, options.guidance_space,
         options.guidance_weights == "region", options.guidance_repeats,
         "rescaled" if options.rescale_cfg else "cfg" if options.cfg != 1 else "",
-        tile * options.diffusion_tile // factor, tile * options.diffusion_overlap // factor, replay, keep,
+        tile * options.diffusion_tile // factor, tile * options.diffusion_overlap // factor, sees_image, replay, keep,
     )  # fmt: skip
 
 
@@ -240,15 +251,19 @@ def _sample(model: Model, plan: Plan, params: Any, clean: Latent, frames: Image 
     start = each.draws.start if plan.replay else noise.streams(each.keys)(len(schedule.betas), clean)
     more = noise.diffuse(schedule, clean, shared.noise_aug, noise.streams(each.keys)(len(schedule.betas) + 1, clean))
     cond_latent = jnp.where(shared.noise_aug > 0, more, clean)
+    factor = model.nets["autoencoder"].downsampling_factor
+    cond = pixel_unshuffle(frames, factor) if plan.sees_image else cond_latent  # of the latent's size, so that tiles fit both
 
-    def network(z_t: Latent, t: Num[Array, "B"], given: tuple[Any, Latent]) -> Latent:
+    def network(z_t: Latent, t: Num[Array, "B"], given: tuple[Any, Array]) -> Latent:
         context, cond = given
+        if plan.sees_image:
+            cond = pixel_shuffle(cond, factor)
         control = call("control", z_t, t, context, cond)
         return call("unet", z_t, t, context, tuple(shared.control_strength * c for c in control))
 
-    covered = tuple(-(-each.size.max(0) // model.nets["autoencoder"].downsampling_factor))  # the rest of every frame is padding
+    covered = tuple(-(-each.size.max(0) // factor))  # the rest of every frame is padding
     network = tiled(network, plan.tile, plan.overlap, TILES_AT_ONCE, covered) if plan.tile else network
-    with_text, without = (each.context, cond_latent), (each.uncond, cond_latent)
+    with_text, without = (each.context, cond), (each.uncond, cond)
 
     def plain(z_t: Latent, t: Num[Array, "B"]) -> Latent:
         return network(z_t, t, with_text)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diffbir_jax import cli
-from diffbir_jax.options import PRECISIONS, TASKS, FileOptions, RestoreOptions
+from diffbir_jax.options import PRECISIONS, STAGE1, TASKS, FileOptions, RestoreOptions
 from diffbir_jax.weights.registry import PRESETS
 
 PROG = "diffbir_jax.restore"
@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default="tiny", help=f"{MODELS}, or a model folder")
     parser.add_argument("--task", choices=TASKS, default="general", help="whose stage 1 is used")
     parser.add_argument("--precision", choices=PRECISIONS, default="f32", help="of the weights; bf16 halves their memory")
+    parser.add_argument("--stage1", choices=STAGE1, default="own", help="realesrgan: a second opinion; none: leave the damage in")
     cli.add_options(parser, RestoreOptions, leave_out=("guidance_scale",))
     scale_help = "0: most realistic; larger: closer to stage 1; several, joined by commas: a result each, and a strip of them"
     parser.add_argument("--guidance-scale", type=scales, default=(0.0,), help=scale_help)
@@ -61,12 +62,13 @@ def _run(args: argparse.Namespace) -> int:
 
     draws = args.noise and read_draws(args.noise)
     caption, known = captions_of(files, [source for source, _ in inputs])
-    model = load_model(args.model, args.task, args.precision)
+    model = load_model(args.model, args.task, args.precision, args.stage1)
     options = options.completed(model.defaults)
     if known:
         model.context(*{folders.captioned(options, text).prompt for text in known})
     made = folders.variants(options, args.guidance_scale, files.n_samples)
     about = {"model": str(args.model), "task": args.task, "precision": args.precision}
+    about |= {"stage1": args.stage1} if args.stage1 != "own" else {}
     about |= {"noise": str(args.noise)} if args.noise else {}
     follow = sys.stderr.isatty() and not args.json_log and pipeline.takes_long(model)
     log = Log(args.json_log, len(inputs), len(made) * pipeline.evaluations(model, options), follow)

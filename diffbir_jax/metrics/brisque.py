@@ -10,9 +10,9 @@ from scipy.optimize import brentq
 from scipy.special import gamma
 
 from diffbir_jax.errors import InputError
-from diffbir_jax.metrics.archives import Archives
 from diffbir_jax.metrics.naturalness import Plane, moments, mscn, ratio
 from diffbir_jax.metrics.stored import plain_pickle
+from diffbir_jax.packages import Archives
 
 GREY = np.array([0.2125, 0.7154, 0.0721])
 SMALLEST = 32

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from PIL import Image
 
-from diffbir_jax.metrics.archives import Archives
 from diffbir_jax.metrics.layers import Maps, conv
 from diffbir_jax.metrics.stored import torch_state
+from diffbir_jax.packages import Archives
 
 SIDE = 224
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)  # a block each

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
-from diffbir_jax.metrics.archives import Archives
 from diffbir_jax.metrics.layers import Maps, average_pool, conv, max_pool
 from diffbir_jax.metrics.stored import tfjs_weights
+from diffbir_jax.packages import Archives
 
 SIDE, DETECTION_SIDE, CERTAIN = 150, 416, 0.5
 SCALES = (416, 320, 224)  # the detector overlooks a face at one size and is certain of it at another

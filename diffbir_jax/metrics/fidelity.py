@@ -55,5 +55,22 @@ def ssim(image: Pixels, reference: Pixels) -> float:
     return float(crop(similarity, WINDOW // 2).mean())
 
 
+def sharpness(image: Float[np.ndarray, "H W 3"], reference: Float[np.ndarray, "H W 3"]) -> float:
+    """Variance of the Laplacian of the grey image, in proportion to the reference's: 1 where equally sharp. Noise counts as well.
+
+    Raises:
+        InputError: the reference has no detail at all.
+    """
+    ours, theirs = (cv2.Laplacian(luma(each), cv2.CV_64F).var() for each in (image, reference))
+    if not theirs:
+        raise InputError("sharpness is in proportion to the reference's, and this one is flat")
+    return float(ours / theirs)
+
+
+def colour_shift(image: Float[np.ndarray, "H W 3"], reference: Float[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "3"]:
+    """How much brighter the mean of R, G and B is than the reference's, of 255."""
+    return 255 * (image.mean((0, 1), dtype=np.float64) - reference.mean((0, 1), dtype=np.float64))
+
+
 def _blur(image: Float64[np.ndarray, "H W *C"]) -> Float64[np.ndarray, "H W *C"]:
     return cv2.GaussianBlur(image, (WINDOW, WINDOW), SIGMA)

@@ -8,10 +8,10 @@ from jaxtyping import Float, Float64
 from scipy.special import gamma
 
 from diffbir_jax.errors import InputError
-from diffbir_jax.metrics.archives import Archives
 from diffbir_jax.metrics.fidelity import luma
 from diffbir_jax.metrics.naturalness import Plane, moments, mscn, ratio
 from diffbir_jax.metrics.stored import arrays
+from diffbir_jax.packages import Archives
 
 BLOCK = 96
 SHAPES = np.arange(0.2, 10.001, 0.001)  # where alpha is sought

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffbir_jax.errors import InputError
-from diffbir_jax.metrics.archives import Unavailable
+from diffbir_jax.packages import Unavailable
 
 T = TypeVar("T")
 

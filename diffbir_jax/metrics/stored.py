@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffbir_jax.metrics.archives import Unavailable
+from diffbir_jax.packages import Unavailable
 
 DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 

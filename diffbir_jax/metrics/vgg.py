@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffbir_jax.metrics.archives import Archives
 from diffbir_jax.metrics.layers import Maps, conv, max_pool
 from diffbir_jax.metrics.stored import keras_weights
+from diffbir_jax.packages import Archives
 
 MEAN_BGR = np.array([[[[103.939, 116.779, 123.68]]]], np.float32)
 Layer = tuple[Float[Array, "3 3 _ _"], Float[Array, "_"]]

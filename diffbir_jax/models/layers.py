@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
 from diffbir_jax.models.conv import Conv3x3
+from diffbir_jax.types import Image
 
 ZERO = nn.initializers.zeros_init()
 CONV = nn.initializers.lecun_normal()
@@ -82,6 +83,16 @@ class Upsample(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
         return Conv3x3(x.shape[-1], self.conv_implementation, dtype=self.dtype, name="conv")(x)
+
+
+class Untouched(nn.Module):
+    """No restoration module: the ablation's stage 1, which leaves an image as it is."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, lq: Image) -> Image:
+        return lq.astype(jnp.float32)
 
 
 def pixel_unshuffle(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B h w D"]:

@@ -38,4 +38,7 @@ def export(config: ConfigDict, setup: Setup, params: Any, sample: jax.Array | No
     save_network(folder, name, net, params)
     if config.task in ("prior", "stage2"):
         defaults = {"defaults": config.defaults.to_dict()} if config.task == "prior" or config.defaults else {}
-        write_card(folder, read_card(folder) | {"sampling": setup.sampling} | defaults)
+        card = read_card(folder) | {"sampling": setup.sampling} | defaults
+        if config.task == "stage2":
+            card["restoration"] = config.restoration
+        write_card(folder, card)

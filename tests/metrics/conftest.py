@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffbir_jax.imaging.reading import read_picture
-from diffbir_jax.metrics.archives import Archives, Package, Unavailable
+from diffbir_jax.packages import Archives, Package, Unavailable
 from diffbir_jax.weights.hub import home
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"

@@ -4,8 +4,8 @@ import pytest
 from golden import vectors
 from metrics.conftest import NAMES, photo, worn
 
+from diffbir_jax import packages as packed
 from diffbir_jax.errors import InputError
-from diffbir_jax.metrics import archives as packed
 from diffbir_jax.metrics import brisque, niqe
 from diffbir_jax.metrics.naturalness import moments, mscn, ratio
 

@@ -5,8 +5,8 @@ import pytest
 from golden import relative, vectors
 from metrics.conftest import photo, worn
 
+from diffbir_jax import packages as packed
 from diffbir_jax.errors import InputError
-from diffbir_jax.metrics import archives as packed
 from diffbir_jax.metrics import efficientnet, face, vgg
 from diffbir_jax.metrics.layers import average_pool, max_pool
 

@@ -8,7 +8,7 @@ import pytest
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.metrics import outside, table
-from diffbir_jax.metrics.archives import Unavailable
+from diffbir_jax.packages import Unavailable
 
 
 @pytest.fixture

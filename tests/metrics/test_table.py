@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from metrics.conftest import photo, worn
 
+from diffbir_jax import packages as packed
 from diffbir_jax.errors import InputError
-from diffbir_jax.metrics import archives as packed
 from diffbir_jax.metrics.table import METRICS, Setup, find_metrics, load_metrics
 
 

@@ -68,6 +68,7 @@ def test_a_smoke_goes_from_nothing_to_a_network(tmp_path, capsys, name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
     if not stage1:
         assert list((tmp_path / "run" / "samples").glob("*4.png"))
+        assert read_card(tmp_path / "model")["restoration"] == (name != "ablation_no_restoration")
     if name == "stage2_v21":
         sampling = read_card(tmp_path / "model")["sampling"]
         assert sampling["parameterisation"] == "v" and sampling["zero_snr"]
