@@ -2,8 +2,8 @@
 
 python -m diffbir_jax.train --config configs/tiny_stage1.py --workdir workdir/stage1 --config.data.folder=PHOTOS
 
-Hardware: one CPU core, 2 s a step, three hours. The shipped weights saw 4000 steps of 16 crops of 64 pixels by the recipe
-codeformer, 3000 of 4 crops of 128 by codeformer and realesrgan, then this.
+Hardware: one CPU core, 1 s a step, 100 minutes. The shipped weights saw 4000 steps of 16 crops of 64 pixels by the recipe
+codeformer, 3000 of 4 crops of 128 by codeformer and realesrgan, then 1800 of this with start_from.
 """
 
 from diffbir_jax.training.config import SMOKE, recipe

@@ -157,9 +157,9 @@ class Bench:
 
     def __init__(self, name: str, photographs: Path, output: Path, options: TrialOptions):
         find_matplotlib()
+        from diffbir_jax.home import home
         from diffbir_jax.imaging.paths import prepare_folder
         from diffbir_jax.metrics import table
-        from diffbir_jax.weights.hub import home
 
         wanted = table.find_metrics([*ALWAYS, *split(options.metrics)])
         self.name, self.options = name, options

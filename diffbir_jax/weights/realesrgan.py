@@ -9,9 +9,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import DTypeLike
 
 from diffbir_jax.errors import InputError
+from diffbir_jax.home import home
 from diffbir_jax.models.bsrnet import RRDBNet
 from diffbir_jax.packages import Archives
-from diffbir_jax.weights.hub import home
 from diffbir_jax.weights.tables.bsrnet import rows
 from diffbir_jax.weights.torch_format import Row, from_torch
 
