@@ -23,31 +23,58 @@ MOST = 200  # programs on disk; the longest unused go first
 def fetch(key: Any, mesh: Mesh, make: Callable[[], jax.stages.Compiled]) -> tuple[Callable, bool]:
     """The program that `make` compiles, from disk where it was kept, and whether it had to be compiled.
 
-    What cannot be read is compiled again; where nothing can be written nothing is kept.
+    What cannot be read or run is compiled again; where nothing can be written nothing is kept.
 
     Args:
         key: all that the program depends on but this package's source and JAX's version; its `repr` says so in full.
         mesh: the devices it runs on.
     """
     place = folder() / f"{_name(key, mesh)}.program"
+
+    def made() -> Callable:
+        program = make()
+        try:
+            packed = pickle.dumps(serialize_executable.serialize(program))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(place, lambda path: path.write_bytes(packed))
+            _prune(place.parent)
+        except (OSError, InputError):
+            pass
+        return program
+
     try:
         packed = pickle.loads(place.read_bytes())
         program = serialize_executable.deserialize_and_load(*packed, execution_devices=list(mesh.devices.flat))
         os.utime(place)
-        return program, False
+        return _checked(program, place, made), False
     except FileNotFoundError:
         pass
     except Exception as error:  # truncated, of another jaxlib: whatever it is, compiling helps
-        print(f"warning: {place} is made anew: {' '.join(str(error).split())[:200]}", file=sys.stderr)
-    program = make()
-    try:
-        packed = pickle.dumps(serialize_executable.serialize(program))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, lambda path: path.write_bytes(packed))
-        _prune(place.parent)
-    except (OSError, InputError):
-        pass
-    return program, True
+        _warn(place, error)
+    return made(), True
+
+
+def _checked(program: Callable, place: Path, made: Callable[[], Callable]) -> Callable:
+    """A program from disk; should its first run fail, as XLA's sometimes do for want of a function, it is made anew."""
+    checked = False
+
+    def call(*arguments: Any) -> Any:
+        nonlocal program, checked
+        if checked:
+            return program(*arguments)
+        checked = True
+        try:
+            return jax.block_until_ready(program(*arguments))
+        except jax.errors.JaxRuntimeError as error:
+            _warn(place, error)
+            program = made()
+            return program(*arguments)
+
+    return call
+
+
+def _warn(place: Path, error: Exception) -> None:
+    print(f"warning: {place} is made anew: {' '.join(str(error).split())[:200]}", file=sys.stderr)
 
 
 def folder() -> Path:

@@ -38,6 +38,16 @@ def test_a_damaged_file_is_made_anew(capsys):
     assert not fetched()
 
 
+def test_a_program_that_does_not_run_is_made_anew(monkeypatch, capsys):
+    def fails(*arguments):
+        raise jax.errors.JaxRuntimeError("NOT_FOUND: Function f not found")
+
+    fetched()
+    with monkeypatch.context() as patch:
+        patch.setattr(executables.serialize_executable, "deserialize_and_load", lambda *packed, **devices: fails)
+        assert not fetched() and "Function f not found" in capsys.readouterr().err
+
+
 def test_where_nothing_can_be_written_it_still_runs(home):
     (home / "compiled").write_text("in the way")
     assert fetched() and fetched()
