@@ -312,7 +312,7 @@ def scatter(axes: Any, settings: Sequence[Mapping[str, Any]], labels: Sequence[s
         if point in drawn:
             axes.annotate(label, point, xytext=(5, 5), textcoords="offset points", fontsize=8)
     axes.set(xlabel=title_of("psnr"), ylabel=title_of(metric))
-    axes.margins(0.15)
+    axes.margins(0.25, 0.15)
     axes.grid(alpha=0.3)
 
 
