@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.attention import best_implementation
+from diffbir_jax.models.conv import prepared
 from diffbir_jax.models.tokenizer import Tokenizer
 from diffbir_jax.models.unet import UNetEncoder
 from diffbir_jax.options import PRECISIONS, TASKS
@@ -30,7 +31,8 @@ class Model:
 
     Attributes:
         nets: "stage1", "autoencoder", "unet" and "control" -> linen module.
-        params: the same names -> parameters.
+        params: the same names -> parameters; on a CPU the 3x3 kernels of "unet" and "control" are stored transformed, see
+            `models.conv.prepared`.
         sampling: parameterisation "eps" or "v", zero_snr, short_edge (pixels; smaller images are enlarged), multiple (sizes are
             padded to it), padding "edge" or "zero".
         defaults: what options left open mean for this model, by field name.
@@ -163,4 +165,8 @@ def _load(folder: Path, dtype: Any, name: str) -> tuple[nn.Module, dict[str, Any
     net = net.clone(dtype=jnp.float32 if device.platform == "cpu" else dtype)
     if isinstance(net, UNetEncoder):
         net = net.clone(attention_implementation=best_implementation(device, net.dtype))
+    if device.platform == "cpu" and hasattr(net, "conv_implementation"):
+        net = net.clone(conv_implementation="cpu")
+        if dtype == jnp.float32 and isinstance(net, UNetEncoder):
+            params = prepared(net, params)
     return net, params
