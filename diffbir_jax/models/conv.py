@@ -22,6 +22,7 @@ LEAST_PLACES = 32 * 32  # of a map: below, so does the transform of the kernel
 STRIP = 8e6  # numbers that a strip's transformed tiles hold at most
 FEW_CHANNELS = 640  # up to which kernels are kept as 36 points, beyond as 16
 
+Affine = tuple[Float[Array, "B C"], Float[Array, "B C"]]  # factor and summand of every channel
 Kernel = Float[Array, "3 3 C D"]
 Points = Float[Array, "P C D"]
 
@@ -64,6 +65,7 @@ class Conv3x3(nn.Module):
         implementation: "xla", the backend's own; "winograd", on a CPU a third to two thirds of its time, forward and backward, from
             64 channels on, with a relative difference of about 1e-6 (tiles of 2x2) or 4e-6 (4x4, for maps of 64x64 and more);
             "auto": the faster one, "xla" on everything but a CPU.
+        scale: 2 enlarges x before by nearest neighbour.
 
     Raises:
         InputError: the implementation is none of these.
@@ -71,22 +73,25 @@ class Conv3x3(nn.Module):
 
     channels: int
     implementation: str = "auto"
+    scale: int = 1
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W {self.channels}"]:
+    def __call__(
+        self, x: Float[Array, "B h w C"], affine: Affine | None = None
+    ) -> Float[Array, "B {self.scale}*h {self.scale}*w {self.channels}"]:
+        """The convolution of x, or of silu(x * factor + summand) where `affine` gives them."""
         if self.implementation not in IMPLEMENTATIONS:
             raise InputError(f"conv implementation is {self.implementation!r}; give one of {', '.join(IMPLEMENTATIONS)}")
-        kernel = self._kernel(x.shape[-1])
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,))
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        kernel = self._kernel(x.shape[-1]).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)[None, None, None]
         if kernel.ndim == 3:
-            return winograd_of_points(x, kernel, BY_POINTS[len(kernel)]) + bias[None, None, None]
-        if self.implementation == "winograd" or self.implementation == "auto" and _pays(x, kernel):
-            return winograd(x, kernel) + bias[None, None, None]
-        form = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=form) + bias[None, None, None]
+            return winograd_of_points(x.astype(self.dtype), affine, kernel, BY_POINTS[len(kernel)], self.scale) + bias
+        if self.implementation == "winograd" or self.implementation == "auto" and _pays(x, kernel, self.scale):
+            return winograd(self.scale, x.astype(self.dtype), affine, kernel) + bias
+        x, form = enlarged(activated(x, affine, self.dtype), self.scale), ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=form) + bias
 
     def _kernel(self, channels: int) -> Array:
         if self.has_variable("params", "kernel"):
@@ -96,11 +101,24 @@ class Conv3x3(nn.Module):
         return self.param("kernel", self.kernel_init, (3, 3, channels, self.channels))
 
 
-def _pays(x: Array, kernel: Array) -> bool:
+def activated(x: Float[Array, "B H W C"], affine: Affine | None, dtype: DTypeLike) -> Float[Array, "B H W C"]:
+    """silu(x * factor + summand), or x; computed in float32."""
+    if affine is None:
+        return x.astype(dtype)
+    factor, summand = (a[:, None, None] for a in affine)
+    return nn.silu((x * factor + summand).astype(dtype))
+
+
+def enlarged(x: Float[Array, "B h w C"], scale: int) -> Float[Array, "B H W C"]:
+    """Nearest neighbour."""
+    return x if scale == 1 else jnp.repeat(jnp.repeat(x, scale, axis=1), scale, axis=2)
+
+
+def _pays(x: Array, kernel: Array, scale: int) -> bool:
     """Whether Winograd's convolution is faster with a kernel that has to be transformed."""
-    _, height, width, _ = x.shape
-    large = min(kernel.shape[2:]) >= LEAST_CHANNELS and height * width >= LEAST_PLACES
-    return large and x.dtype == jnp.float32 and jax.default_backend() == "cpu"
+    places = x.shape[1] * x.shape[2] * scale**2
+    large = min(kernel.shape[2:]) >= LEAST_CHANNELS and places >= LEAST_PLACES
+    return large and kernel.dtype == jnp.float32 and jax.default_backend() == "cpu"
 
 
 def prepared(net: nn.Module, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,72 +157,99 @@ def _prepare(kernel: Kernel, size: int) -> Points:
     return kernel_points(kernel, SMALL if size == SMALL.size else LARGE)
 
 
-def _how(x: Array) -> Transform:
-    return LARGE if x.shape[1] * x.shape[2] >= 4 * LEAST_PLACES else SMALL
+def _how(x: Array, scale: int) -> Transform:
+    return LARGE if x.shape[1] * x.shape[2] * scale**2 >= 4 * LEAST_PLACES else SMALL
 
 
-@jax.custom_vjp
-def winograd(x: Float[Array, "B H W C"], kernel: Kernel) -> Float[Array, "B H W D"]:
-    """The convolution as 16 or 36 matrix products on tiles of 2x2 or 4x4, the latter for maps of 64x64 places or more."""
-    how = _how(x)
-    return winograd_of_points(x, kernel_points(kernel, how), how)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def winograd(scale: int, x: Float[Array, "B h w C"], affine: Affine | None, kernel: Kernel) -> Float[Array, "B H W D"]:
+    """The convolution as 16 or 36 matrix products on tiles of 2x2 or 4x4, the latter for maps of 64x64 places or more.
+
+    What `affine` and `scale` do before it happens a strip at a time, and again in the backward pass: no such map is held.
+    """
+    how = _how(x, scale)
+    x, kernel = _barrier((x, kernel))  # so that kernels are not all transformed at the beginning
+    return winograd_of_points(x, affine, kernel_points(kernel, how), how, scale)
 
 
-def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return winograd(x, kernel), (x, kernel)
+def _forward(scale: int, x: Array, affine: Affine | None, kernel: Array) -> tuple[Array, tuple[Array, Affine | None, Array]]:
+    return winograd(scale, x, affine, kernel), (x, affine, kernel)
 
 
-def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    """To x: the convolution by the kernel turned around; to the kernel: each transform's transpose, in reverse."""
-    x, kernel = saved
+def _backward(scale: int, saved: tuple[Array, Affine | None, Array], g: Array) -> tuple[Array, Affine | None, Array]:
+    """To the map: the convolution by the kernel turned around; to the kernel: each transform's transpose, in reverse."""
+    x, affine, kernel = saved
+    x, back = jax.vjp(lambda x, affine: enlarged(activated(x, affine, x.dtype), scale), x, affine)
     b, height, width, d = g.shape
     padded = jnp.pad(g, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     rows = _barrier(_mixed(SMALL.output.T, [padded[:, i::2] for i in range(2)]))
     products = _mixed(SMALL.output.T, [rows[:, :, :, j::2] for j in range(2)], 1).reshape(16, -1, d)
-    points = _product("pnc,pnd->pcd", _input_points(x, SMALL), products)
-    back = jnp.asarray(np.kron(SMALL.kernel, SMALL.kernel).T, points.dtype) @ points.reshape(16, -1)
-    return winograd(g, kernel[::-1, ::-1].swapaxes(2, 3)), back.reshape(kernel.shape)
+    points = _product("pnc,pnd->pcd", _input_points(jnp.pad(x, ((0, 0), (1, 1 + height % 2), (0, 0), (0, 0))), SMALL), products)
+    to_kernel = jnp.asarray(np.kron(SMALL.kernel, SMALL.kernel).T, points.dtype) @ points.reshape(16, -1)
+    return *back(winograd(1, g, None, kernel[::-1, ::-1].swapaxes(2, 3))), to_kernel.reshape(kernel.shape)
 
 
 winograd.defvjp(_forward, _backward)
 
 
-def winograd_of_points(x: Float[Array, "B H W C"], points: Points, how: Transform) -> Float[Array, "B H W D"]:
+def winograd_of_points(
+    x: Float[Array, "B h w C"], affine: Affine | None, points: Points, how: Transform, scale: int = 1
+) -> Float[Array, "B H W D"]:
     """`winograd` with a transformed kernel, large maps in strips of rows: what a strip's transforms hold stays in the cache."""
     b, height, width, _ = x.shape
-    grown = (1 + 2 / how.size) ** 2 * b * width * max(points.shape[1:])  # numbers held for a row
-    rows = max(1, math.floor(STRIP / grown / how.size)) * how.size
+    grown = (1 + 2 / how.size) ** 2 * b * scale * width * max(points.shape[1:])  # numbers held for a row of the output
+    step = how.size // scale if how.size % scale == 0 else how.size
+    rows = _strip_rows(height, step, math.floor(STRIP / grown / scale))
     strips = -(-height // rows)
+
+    def one(top: Array | int) -> Array:
+        """A strip of the output, of the rows of x from `top`: these, and one above and below that may lie outside."""
+        part = activated(_rows(x, top - 1, rows + 2, rows * strips), affine, x.dtype)
+        at = top - 1 + jnp.arange(rows + 2)
+        part = jnp.where(((at >= 0) & (at < height))[None, :, None, None], part, 0)
+        part = _barrier(enlarged(part, scale))
+        return _strip(part[:, scale - 1 : part.shape[1] - scale + 1], points, how)
+
     if strips == 1:
-        return _strip(jnp.pad(x, ((0, 0), (1, 1 + -height % how.size), (0, 0), (0, 0))), points, how)[:, :height]
-    rows = -(-height // strips)
-    rows += -rows % how.size
-    x = jnp.pad(x, ((0, 0), (1, 1 + strips * rows - height), (0, 0), (0, 0)))
-
-    def one(top: Array) -> Array:
-        return _strip(jax.lax.dynamic_slice_in_dim(x, top, rows + 2, 1), points, how)
-
+        return one(0)[:, : scale * height]
     out = jax.lax.map(one, rows * jnp.arange(strips))
-    return jnp.moveaxis(out, 0, 1).reshape(b, strips * rows, width, -1)[:, :height]
+    return jnp.moveaxis(out, 0, 1).reshape(b, scale * strips * rows, scale * width, -1)[:, : scale * height]
+
+
+def _strip_rows(height: int, step: int, most: int) -> int:
+    """Rows of a strip, a multiple of `step`, about `most`: a divisor of the height, so that no map has to be padded, unless small."""
+    most = max(most - most % step, step)
+    if height <= most:
+        return height + -height % step
+    divisor = max((n for n in range(step, most + 1, step) if height % n == 0), default=0)
+    return divisor if 2 * divisor >= most else most
+
+
+def _rows(x: Array, top: Array | int, count: int, height: int) -> Array:
+    """`count` rows of x from `top` on; rows outside x are any rows."""
+    if x.shape[1] < height:
+        x = jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, 0), (0, 0)))
+    first, last = jnp.maximum(top, 0), jnp.minimum(top + count - 1, x.shape[1] - 1)
+    pieces = [(first, 1), (top + 1, count - 2), (last, 1)]
+    return jnp.concatenate([jax.lax.dynamic_slice_in_dim(x, start, length, 1) for start, length in pieces], axis=1)
 
 
 def _strip(x: Array, points: Array, how: Transform) -> Array:
     """Rows of the convolution; x has one more above and below."""
     m, (b, height, width, _) = how.size, x.shape
     wide = -(-width // m)
-    products = _product("pnc,pcd->pnd", _input_points(x, how, 0), points)
+    products = _product("pnc,pcd->pnd", _input_points(x, how), points)
     products = products.reshape(m + 2, m + 2, b, (height - 2) // m, wide, -1)
     rows = _barrier(_mixed(how.output, products, 3))  # [m+2, b, h, m, w, d]
     out = _mixed(how.output, rows, 4)  # [b, h, m, w, m, d]
     return out.reshape(b, height - 2, wide * m, -1)[:, :, :width]
 
 
-def _input_points(x: Array, how: Transform, above: int = 1) -> Float[Array, "P N C"]:
-    """The transformed tiles of x, zero padded on the left and right, and with `above` rows on both other sides."""
+def _input_points(x: Array, how: Transform) -> Float[Array, "P N C"]:
+    """The transformed tiles of x, which has one row more above and below, zero padded on the left and right."""
     m, (_, height, width, c) = how.size, x.shape
-    height += 2 * above - 2
-    h, w = height + -height % m, width + -width % m
-    x = jnp.pad(x, ((0, 0), (above, above + h - height), (1, 1 + w - width), (0, 0)))
+    h, w = height - 2, width + -width % m
+    x = jnp.pad(x, ((0, 0), (0, 0), (1, 1 + w - width), (0, 0)))
     rows = _barrier(_mixed(how.tile, [x[:, i : i + h - m + 1 : m] for i in range(m + 2)]))
     points = _mixed(how.tile, [rows[..., j : j + w - m + 1 : m, :] for j in range(m + 2)], 1)
     return points.reshape((m + 2) ** 2, -1, c)
@@ -223,7 +268,7 @@ def _mixed(matrix: np.ndarray, arrays: Sequence[Array] | Array, axis: int = 0) -
         terms = [(c, a) for c, a in zip(factors, arrays, strict=True) if c]
         return functools.reduce(operator.add, [a if c == 1 else -a if c == -1 else c * a for c, a in terms])
 
-    return jnp.stack([row(factors) for factors in matrix.tolist()], axis)
+    return jnp.stack([row(factors) for factors in matrix.astype(float).tolist()], axis)
 
 
 def _barrier(x: Any) -> Any:

@@ -8,7 +8,17 @@ from flax import linen as nn
 
 from diffbir_jax import InputError
 from diffbir_jax.models import conv
-from diffbir_jax.models.conv import LARGE, SMALL, Conv3x3, kernel_points, prepared, winograd, winograd_of_points
+from diffbir_jax.models.conv import (
+    LARGE,
+    SMALL,
+    Conv3x3,
+    activated,
+    enlarged,
+    kernel_points,
+    prepared,
+    winograd,
+    winograd_of_points,
+)
 
 
 def direct(x, kernel):
@@ -24,21 +34,26 @@ def distance(ours, theirs):
     return float(jnp.linalg.norm(ours - theirs) / jnp.linalg.norm(theirs))
 
 
-@pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 2), (66, 63)])
-def test_winograd_is_the_convolution_with_its_gradients(size):
-    x, kernel = drawn((2, *size, 6), (3, 3, 6, 5))
-    out, back = jax.vjp(direct, x, kernel)
-    fast, fast_back = jax.vjp(winograd, x, kernel)
-    for ours, theirs in ((fast, out), *zip(fast_back(out), back(out), strict=True)):
-        assert distance(ours, theirs) < (2e-6 if size[0] < 64 else 1e-5)
+def plain(x, affine, kernel, scale):
+    return direct(enlarged(activated(x, affine, x.dtype), scale), kernel)
+
+
+@pytest.mark.parametrize(("size", "scale"), [((8, 12), 1), ((7, 5), 1), ((1, 2), 1), ((3, 5), 2), ((66, 63), 1), ((33, 32), 2)])
+def test_winograd_is_the_convolution_with_its_gradients(size, scale):
+    x, *affine, kernel = drawn((2, *size, 6), (2, 6), (2, 6), (3, 3, 6, 5))
+    out, back = jax.vjp(lambda *given: plain(*given, scale), x, tuple(affine), kernel)
+    fast, fast_back = jax.vjp(lambda *given: winograd(scale, *given), x, tuple(affine), kernel)
+    for ours, theirs in zip(jax.tree.leaves((fast, fast_back(out))), jax.tree.leaves((out, back(out))), strict=True):
+        assert distance(ours, theirs) < (2e-6 if scale * size[0] < 64 else 1e-5)
 
 
 @pytest.mark.parametrize("how", [SMALL, LARGE])
-@pytest.mark.parametrize("height", [11, 12, 30])
-def test_strips_join_to_the_whole(how, height, monkeypatch):
-    x, kernel = drawn((2, height, 9, 6), (3, 3, 6, 5))
+@pytest.mark.parametrize(("height", "scale"), [(11, 1), (12, 1), (30, 1), (9, 2), (16, 2)])
+def test_strips_join_to_the_whole(how, height, scale, monkeypatch):
+    x, *affine, kernel = drawn((2, height, 9, 6), (2, 6), (2, 6), (3, 3, 6, 5))
     monkeypatch.setattr(conv, "STRIP", 2000)
-    assert distance(winograd_of_points(x, kernel_points(kernel, how), how), direct(x, kernel)) < 1e-5
+    strips = winograd_of_points(x, tuple(affine), kernel_points(kernel, how), how, scale)
+    assert distance(strips, plain(x, tuple(affine), kernel, scale)) < 1e-5
 
 
 def test_both_implementations_have_the_parameters_of_flax():
