@@ -21,6 +21,7 @@ from diffbir_jax.models.unet import UNetEncoder
 from diffbir_jax.options import PRECISIONS, TASKS
 from diffbir_jax.weights.folder import load_network, read_card
 from diffbir_jax.weights.registry import PRESETS
+from diffbir_jax.weights.tensor_files import forget
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -160,13 +161,14 @@ def _stage1_name(card: Mapping[str, Any], task: str, folder: Path) -> str:
 
 
 def _load(folder: Path, dtype: Any, name: str) -> tuple[nn.Module, dict[str, Any]]:
-    net, params = load_network(folder, name, dtype, jax.device_put)
     device = jax.devices()[0]
+    net, params = load_network(folder, name, dtype, jax.device_put if device.platform != "cpu" else np.asarray)
     net = net.clone(dtype=jnp.float32 if device.platform == "cpu" else dtype)
     if isinstance(net, UNetEncoder):
         net = net.clone(attention_implementation=best_implementation(device, net.dtype))
     if device.platform == "cpu" and hasattr(net, "conv_implementation"):
         net = net.clone(conv_implementation="cpu")
-        if dtype == jnp.float32 and isinstance(net, UNetEncoder):
-            params = prepared(net, params)
-    return net, params
+    if device.platform == "cpu" and np.dtype(dtype) == np.float32 and isinstance(net, UNetEncoder):
+        mapped, params = params, prepared(net, params)
+        forget(jax.tree.leaves(mapped)[0])
+    return net, jax.tree.map(jax.device_put, params)

@@ -23,7 +23,7 @@ class Level(nn.Module):
     groups: int
     resample: str | None
     """"down", "up" or None."""
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -44,7 +44,7 @@ class MidBlock(nn.Module):
     groups: int
     attention: bool
     attention_implementation: str = "chunked"
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
     mid_attention: bool
     zero_init: bool = False
     attention_implementation: str = "chunked"
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
     mid_attention: bool
     zero_init: bool = False
     attention_implementation: str = "chunked"
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -134,7 +134,7 @@ class AutoencoderKL(nn.Module):
     scaling_factor: float = 0.18215
     shortcut: bool = False
     attention_implementation: str = "chunked"
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:

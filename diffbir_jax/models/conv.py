@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
 
-IMPLEMENTATIONS = ("auto", "xla", "winograd")
+IMPLEMENTATIONS = ("xla", "winograd", "cpu")
 LEAST_CHANNELS = 64  # below, the transforms cost more than they save
 LEAST_PLACES = 32 * 32  # of a map: below, so does the transform of the kernel
 STRIP = 8e6  # numbers that a strip's transformed tiles hold at most
@@ -64,7 +64,7 @@ class Conv3x3(nn.Module):
         channels: of the output.
         implementation: "xla", the backend's own; "winograd", on a CPU a third to two thirds of its time, forward and backward, from
             64 channels on, with a relative difference of about 1e-6 (tiles of 2x2) or 4e-6 (4x4, for maps of 64x64 and more);
-            "auto": the faster one, "xla" on everything but a CPU.
+            "cpu": the one of both that is faster on a CPU. A kernel that is `prepared` is Winograd's in any case.
         scale: 2 enlarges x before by nearest neighbour.
 
     Raises:
@@ -72,7 +72,7 @@ class Conv3x3(nn.Module):
     """
 
     channels: int
-    implementation: str = "auto"
+    implementation: str = "xla"
     scale: int = 1
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
@@ -88,7 +88,7 @@ class Conv3x3(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)[None, None, None]
         if kernel.ndim == 3:
             return winograd_of_points(x.astype(self.dtype), affine, kernel, BY_POINTS[len(kernel)], self.scale) + bias
-        if self.implementation == "winograd" or self.implementation == "auto" and _pays(x, kernel, self.scale):
+        if self.implementation == "winograd" or self.implementation == "cpu" and _pays(x, kernel, self.scale):
             return winograd(self.scale, x.astype(self.dtype), affine, kernel) + bias
         x, form = enlarged(activated(x, affine, self.dtype), self.scale), ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=form) + bias
@@ -115,10 +115,10 @@ def enlarged(x: Float[Array, "B h w C"], scale: int) -> Float[Array, "B H W C"]:
 
 
 def _pays(x: Array, kernel: Array, scale: int) -> bool:
-    """Whether Winograd's convolution is faster with a kernel that has to be transformed."""
+    """Whether Winograd's convolution is faster on a CPU with a kernel that has to be transformed."""
     places = x.shape[1] * x.shape[2] * scale**2
     large = min(kernel.shape[2:]) >= LEAST_CHANNELS and places >= LEAST_PLACES
-    return large and kernel.dtype == jnp.float32 and jax.default_backend() == "cpu"
+    return large
 
 
 def prepared(net: nn.Module, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def winograd_of_points(
 
 
 def _strip_rows(height: int, step: int, most: int) -> int:
-    """Rows of a strip, a multiple of `step`, about `most`: a divisor of the height, so that no map has to be padded, unless small."""
+    """Rows of a strip, a multiple of `step`, about `most`: a divisor of the height, so that no map is padded, unless small."""
     most = max(most - most % step, step)
     if height <= most:
         return height + -height % step

@@ -64,7 +64,7 @@ class ResBlock(nn.Module):
     groups: int = 32
     epsilon: float = 1e-5
     zero_init: bool = False
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -96,7 +96,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest neighbour x2, then a 3x3 convolution."""
 
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

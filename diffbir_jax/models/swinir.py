@@ -65,7 +65,7 @@ class ResidualGroup(nn.Module):
     heads: int
     window: int
     mlp_ratio: int
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -98,7 +98,7 @@ class SwinIR(nn.Module):
     features: int = 64
     upsampler: str = "nearest+conv"
     residual: bool = False
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

@@ -23,7 +23,7 @@ class Block(nn.Module):
     head_dim: int
     groups: int
     attention_implementation: str = "chunked"
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     def resblock(self, i: int) -> ResBlock:
@@ -102,7 +102,7 @@ class UNetEncoder(nn.Module):
     in_channels: int = 4
     groups: int = 32
     attention_implementation: str = "chunked"
-    conv_implementation: str = "auto"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     def example_inputs(self) -> tuple[jax.ShapeDtypeStruct | None, ...]:

@@ -80,34 +80,29 @@ def inputs(row: str, steps: int) -> dict[str, np.ndarray]:
 
 
 class Ours:
-    """Our side: `prepare` compiles and returns what is timed."""
+    """Our side: `prepare` compiles and returns what is timed. Networks are loaded and compiled as for restoring, or training."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...], threads: int):
+    def __init__(self, folder: Path, names: tuple[str, ...], threads: int, training: bool):
         import jax
 
+        from diffbir_jax.model import _load
         from diffbir_jax.weights.folder import load_network
 
-        loaded = {name: load_network(folder, name, np.float32, jax.device_put) for name in names}
+        plain = partial(load_network, dtype=np.float32, put=jax.device_put)
+        loaded = {name: plain(folder, name) if training else _load(folder, np.float32, name) for name in names}
         self.nets, self.params = ({name: pair[i] for name, pair in loaded.items()} for i in (0, 1))
         self.folder, self.facts = folder, {}
-
-    def for_restoring(self) -> None:
-        """The parameters as `load_model` keeps them."""
-        from diffbir_jax.models.conv import prepared
-
-        for name in {"unet", "control"} & self.nets.keys():
-            self.params[name] = prepared(self.nets[name], self.params[name])
 
     def prepare(self, row: str, given: dict[str, np.ndarray], steps: int) -> Run:
         if row == "train":
             return self.train(given)
-        self.for_restoring()
         if row == "restore":
             return self.restore(given, steps)
         if row == "ceiling":
             return self.products()
         import jax
 
+        from diffbir_jax.programs import MEMORY_FIRST
         from diffbir_jax.weights.released import shapes_of
 
         function, names = getattr(self, row), ("z_t", "t", "context", "cond") if row == "unet" else ("image",)
@@ -115,7 +110,7 @@ class Ours:
         nets, shapes = ({name: of(net) for name, net in self.nets.items()} for of in (_direct, shapes_of))
         self.facts["flops"] = jax.jit(partial(function, nets)).lower(shapes, *arguments).cost_analysis()["flops"]
         begun = time.perf_counter()
-        program = jax.jit(partial(function, self.nets)).lower(self.params, *arguments).compile()
+        program = jax.jit(partial(function, self.nets)).lower(self.params, *arguments).compile(compiler_options=MEMORY_FIRST)
         self.facts["compile"] = time.perf_counter() - begun
         return lambda: np.asarray(program(self.params, *arguments))
 
@@ -200,7 +195,7 @@ class Ours:
 class Theirs:
     """PyTorch's side."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...], threads: int):
+    def __init__(self, folder: Path, names: tuple[str, ...], threads: int, training: bool):
         import torch
         from safetensors.torch import load_file
 
@@ -329,7 +324,7 @@ def _rate(n: int, product: Callable) -> float:
 def work(side: str, row: str, folder: Path, threads: int, steps: int) -> None:
     """One side's process: says when it is ready, runs once a line of stdin, and tells what it measured when that ends."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    made = {"ours": Ours, "theirs": Theirs}[side](folder, NETWORKS[row], threads)
+    made = {"ours": Ours, "theirs": Theirs}[side](folder, NETWORKS[row], threads, row == "train")
     run = made.prepare(row, inputs(row, steps), steps)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     print(json.dumps(made.facts), flush=True)

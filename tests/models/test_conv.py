@@ -87,5 +87,5 @@ def test_a_network_is_the_same_with_prepared_kernels(monkeypatch):
 
 
 def test_an_unknown_implementation_is_refused():
-    with pytest.raises(InputError, match="'fft'; give one of auto, xla, winograd"):
+    with pytest.raises(InputError, match="'fft'; give one of xla, winograd, cpu"):
         Conv3x3(3, "fft").init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)))
