@@ -15,12 +15,14 @@ from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.attention import best_implementation
+from diffbir_jax.models.conv import prepared
 from diffbir_jax.models.layers import Untouched
 from diffbir_jax.models.tokenizer import Tokenizer
 from diffbir_jax.models.unet import UNetEncoder
 from diffbir_jax.options import PRECISIONS, STAGE1, TASKS
 from diffbir_jax.weights.folder import load_network, read_card
 from diffbir_jax.weights.registry import PRESETS
+from diffbir_jax.weights.tensor_files import forget
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -31,7 +33,8 @@ class Model:
 
     Attributes:
         nets: "stage1", "autoencoder", "unet" and "control" -> linen module.
-        params: the same names -> parameters.
+        params: the same names -> parameters; on a CPU the 3x3 kernels of "unet" and "control" are stored transformed, see
+            `models.conv.prepared`.
         sampling: parameterisation "eps" or "v", zero_snr, short_edge (pixels; smaller images are enlarged), multiple (sizes are
             padded to it), padding "edge" or "zero".
         defaults: what options left open mean for this model, by field name.
@@ -174,12 +177,19 @@ def _stage1(which: str, dtype: Any = None) -> tuple[nn.Module, dict[str, Any]] |
 
 
 def _load(folder: Path, dtype: Any, name: str) -> tuple[nn.Module, dict[str, Any]]:
-    return _computed(*load_network(folder, name, dtype, jax.device_put), dtype)
+    on_cpu = jax.devices()[0].platform == "cpu"
+    return _computed(*load_network(folder, name, dtype, np.asarray if on_cpu else jax.device_put), dtype)
 
 
 def _computed(net: nn.Module, params: dict[str, Any], dtype: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """The network and its parameters as this device computes them best."""
     device = jax.devices()[0]
     net = net.clone(dtype=jnp.float32 if device.platform == "cpu" else dtype)
     if isinstance(net, UNetEncoder):
         net = net.clone(attention_implementation=best_implementation(device, net.dtype))
-    return net, params
+    if device.platform == "cpu" and hasattr(net, "conv_implementation"):
+        net = net.clone(conv_implementation="cpu")
+    if device.platform == "cpu" and np.dtype(dtype) == np.float32 and isinstance(net, UNetEncoder):
+        mapped, params = params, prepared(net, params)
+        forget(jax.tree.leaves(mapped)[0])
+    return net, jax.tree.map(jax.device_put, params)

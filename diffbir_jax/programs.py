@@ -27,7 +27,8 @@ from diffbir_jax.models.layers import pixel_shuffle, pixel_unshuffle
 from diffbir_jax.options import RestoreOptions
 from diffbir_jax.types import Image, Latent
 
-# With it, and barriers around the networks, a weight that is stored in another type is cast when it is used, not all at once.
+# With it, and barriers around the networks, a weight that is stored in another type is cast when it is used, not all at once, and
+# a kernel transformed.
 MEMORY_FIRST = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 TILES_AT_ONCE = 4
 MOST_PROGRAMS = 64  # kept: those last used
@@ -163,7 +164,8 @@ def program(
 
 
 def _compile(model: Model, mesh: Mesh, run: Callable, specs: tuple[P, ...], examples: tuple) -> Callable:
-    return lowered(mesh, run, specs, examples).compile(compiler_options=MEMORY_FIRST if model.casts else None)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return lowered(mesh, run, specs, examples).compile(compiler_options=MEMORY_FIRST if on_cpu else None)
 
 
 def lowered(mesh: Mesh, run: Callable, specs: tuple[P, ...], examples: tuple) -> jax.stages.Lowered:

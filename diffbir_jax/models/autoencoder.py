@@ -23,16 +23,18 @@ class Level(nn.Module):
     groups: int
     resample: str | None
     """"down", "up" or None."""
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W _"]) -> Float[Array, "B h w {self.channels}"]:
         for i in range(self.blocks):
-            x = ResBlock(self.channels, self.groups, 1e-6, dtype=self.dtype, name=f"resnets_{i}")(x)
+            options = {"conv_implementation": self.conv_implementation, "dtype": self.dtype, "name": f"resnets_{i}"}
+            x = ResBlock(self.channels, self.groups, 1e-6, **options)(x)
         if self.resample == "down":
             x = Downsample((0, 1), self.dtype, name="downsamplers_0")(x)
         if self.resample == "up":
-            x = Upsample(dtype=self.dtype, name="upsamplers_0")(x)
+            x = Upsample(self.conv_implementation, self.dtype, name="upsamplers_0")(x)
         return x
 
 
@@ -42,11 +44,13 @@ class MidBlock(nn.Module):
     groups: int
     attention: bool
     attention_implementation: str = "chunked"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        resblock = partial(ResBlock, x.shape[-1], self.groups, 1e-6, dtype=self.dtype)
+        options = {"conv_implementation": self.conv_implementation, "dtype": self.dtype}
+        resblock = partial(ResBlock, x.shape[-1], self.groups, 1e-6, **options)
         x = resblock(name="resnets_0")(x)
         if self.attention:
             x = AttentionBlock(self.groups, self.attention_implementation, self.dtype, name="attentions_0")(x)
@@ -63,16 +67,17 @@ class Encoder(nn.Module):
     mid_attention: bool
     zero_init: bool = False
     attention_implementation: str = "chunked"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W _"]) -> Float[Array, "B h w {self.out_channels}"]:
-        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+        conv, how = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype), (self.conv_implementation, self.dtype)
         x = conv(self.channels[0], name="conv_in")(x)
         for i, c in enumerate(self.channels):
             resample = "down" if i + 1 < len(self.channels) else None
-            x = Level(c, self.blocks, self.groups, resample, self.dtype, name=f"down_blocks_{i}")(x)
-        x = MidBlock(self.groups, self.mid_attention, self.attention_implementation, self.dtype, name="mid_block")(x)
+            x = Level(c, self.blocks, self.groups, resample, *how, name=f"down_blocks_{i}")(x)
+        x = MidBlock(self.groups, self.mid_attention, self.attention_implementation, *how, name="mid_block")(x)
         x = nn.silu(nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="conv_norm_out")(x))
         return conv(self.out_channels, kernel_init=ZERO if self.zero_init else CONV, name="conv_out")(x)
 
@@ -86,16 +91,17 @@ class Decoder(nn.Module):
     mid_attention: bool
     zero_init: bool = False
     attention_implementation: str = "chunked"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, z: Float[Array, "B h w _"]) -> Float[Array, "B H W 3"]:
-        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+        conv, how = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype), (self.conv_implementation, self.dtype)
         x = conv(self.channels[-1], name="conv_in")(z)
-        x = MidBlock(self.groups, self.mid_attention, self.attention_implementation, self.dtype, name="mid_block")(x)
+        x = MidBlock(self.groups, self.mid_attention, self.attention_implementation, *how, name="mid_block")(x)
         for i, c in enumerate(reversed(self.channels)):
             resample = "up" if i + 1 < len(self.channels) else None
-            x = Level(c, self.blocks, self.groups, resample, self.dtype, name=f"up_blocks_{i}")(x)
+            x = Level(c, self.blocks, self.groups, resample, *how, name=f"up_blocks_{i}")(x)
         x = nn.silu(nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="conv_norm_out")(x))
         return conv(3, kernel_init=ZERO if self.zero_init else CONV, name="conv_out")(x)
 
@@ -116,6 +122,7 @@ class AutoencoderKL(nn.Module):
         shortcut: add linear maps between blocks of pixels and the latent on both ways, so that the networks learn what these miss
             (the residual autoencoding of DC-AE, Chen et al. 2025); `fit_shortcut` starts them. Not in released models.
         attention_implementation: see `attention`.
+        conv_implementation: see `Conv3x3`; of the ResBlocks and upsampling.
         dtype: of the computation; parameters are float32, inputs and outputs too.
     """
 
@@ -127,12 +134,14 @@ class AutoencoderKL(nn.Module):
     scaling_factor: float = 0.18215
     shortcut: bool = False
     attention_implementation: str = "chunked"
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         common = {
             "groups": self.groups, "mid_attention": self.mid_attention, "zero_init": self.shortcut,
-            "attention_implementation": self.attention_implementation, "dtype": self.dtype,
+            "attention_implementation": self.attention_implementation, "conv_implementation": self.conv_implementation,
+            "dtype": self.dtype,
         }  # fmt: skip
         self.encoder = Encoder(self.channels, self.blocks, 2 * self.latent_channels, **common)
         self.decoder = Decoder(self.channels, self.blocks + 1, **common)

@@ -1,25 +1,71 @@
 """The 3x3 convolution, with its implementations. Maps are NHWC."""
 
-from collections.abc import Callable, Sequence
+import functools
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
 
-IMPLEMENTATIONS = ("xla", "winograd")
+IMPLEMENTATIONS = ("xla", "winograd", "cpu")
+LEAST_CHANNELS = 64  # below, the transforms cost more than they save
+LEAST_PLACES = 32 * 32  # of a map: below, so does the transform of the kernel
+STRIP = 8e6  # numbers that a strip's transformed tiles hold at most
+FEW_CHANNELS = 640  # up to which kernels are kept as 36 points, beyond as 16
+
+Affine = tuple[Float[Array, "B C"], Float[Array, "B C"]]  # factor and summand of every channel
+Kernel = Float[Array, "3 3 C D"]
+Points = Float[Array, "P C D"]
+
+
+class Transform(NamedTuple):
+    """Winograd's minimal filtering F(m x m, 3x3) (Lavin and Gray 2016, sections 4.1 and 4.3) along one axis."""
+
+    kernel: Float[np.ndarray, "N 3"]
+    tile: Float[np.ndarray, "N N"]
+    output: Float[np.ndarray, "M N"]
+
+    @property
+    def size(self) -> int:
+        """m, places of an output tile along one axis."""
+        return len(self.output)
+
+
+SMALL = Transform(
+    np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
+    np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+    np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
+)
+_TILE = (
+    [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1],
+)  # fmt: skip
+LARGE = Transform(
+    np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24,
+    np.array(_TILE),
+    np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]),
+)
+BY_POINTS = {16: SMALL, 36: LARGE}
 
 
 class Conv3x3(nn.Module):
-    """A 3x3 convolution, zero padded, with the parameters of `nn.Conv`.
+    """A 3x3 convolution, zero padded, with the parameters of `nn.Conv`; its kernel may be stored as `prepared` leaves it.
 
     Attributes:
         channels: of the output.
-        implementation: "xla", the backend's own, or "winograd", on a CPU a third to two thirds of its time, forward and backward,
-            from 64 channels on, with a relative difference of about 1e-6.
+        implementation: "xla", the backend's own; "winograd", on a CPU a third to two thirds of its time, forward and backward, from
+            64 channels on, with a relative difference of about 1e-6 (tiles of 2x2) or 4e-6 (4x4, for maps of 64x64 and more);
+            "cpu": the one of both that is faster on a CPU. A kernel that is `prepared` is Winograd's in any case.
+        scale: 2 enlarges x before by nearest neighbour.
 
     Raises:
         InputError: the implementation is none of these.
@@ -27,83 +73,208 @@ class Conv3x3(nn.Module):
 
     channels: int
     implementation: str = "xla"
+    scale: int = 1
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W {self.channels}"]:
-        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.channels))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,))
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        if self.implementation == "winograd":
-            return winograd(x, kernel) + bias[None, None, None]
-        if self.implementation == "xla":
-            form = ("NHWC", "HWIO", "NHWC")
-            return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=form) + bias[None, None, None]
-        raise InputError(f"conv implementation is {self.implementation!r}; give one of {', '.join(IMPLEMENTATIONS)}")
+    def __call__(
+        self, x: Float[Array, "B h w C"], affine: Affine | None = None
+    ) -> Float[Array, "B {self.scale}*h {self.scale}*w {self.channels}"]:
+        """The convolution of x, or of silu(x * factor + summand) where `affine` gives them."""
+        if self.implementation not in IMPLEMENTATIONS:
+            raise InputError(f"conv implementation is {self.implementation!r}; give one of {', '.join(IMPLEMENTATIONS)}")
+        kernel = self._kernel(x.shape[-1]).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)[None, None, None]
+        if kernel.ndim == 3:
+            return winograd_of_points(x.astype(self.dtype), affine, kernel, BY_POINTS[len(kernel)], self.scale) + bias
+        if self.implementation == "winograd" or self.implementation == "cpu" and _pays(x, kernel, self.scale):
+            return winograd(self.scale, x.astype(self.dtype), affine, kernel) + bias
+        x, form = enlarged(activated(x, affine, self.dtype), self.scale), ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=form) + bias
+
+    def _kernel(self, channels: int) -> Array:
+        if self.has_variable("params", "kernel"):
+            held = self.get_variable("params", "kernel")
+            if jnp.ndim(held) == 3:
+                return held
+        return self.param("kernel", self.kernel_init, (3, 3, channels, self.channels))
 
 
-@jax.custom_vjp
-def winograd(x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C D"]) -> Float[Array, "B H W D"]:
-    """The convolution as 16 matrix products on tiles of 2x2, F(2x2, 3x3) (Lavin and Gray 2016, section 4.1)."""
-    b, height, width, _ = x.shape
-    products = _product("pnc,pcd->pnd", _input_points(x), _kernel_points(kernel))
-    products = products.reshape(4, 4, b, -(-height // 2), -(-width // 2), kernel.shape[-1])
-    out = _both_ways(lambda m: [m[0] + m[1] + m[2], m[1] - m[2] - m[3]], _grid(products))
-    rows = [jnp.stack(row, axis=3) for row in out]  # [b, h, w, 2, d]
-    return jnp.stack(rows, axis=2).reshape(b, height + height % 2, width + width % 2, -1)[:, :height, :width]
+def activated(x: Float[Array, "B H W C"], affine: Affine | None, dtype: DTypeLike) -> Float[Array, "B H W C"]:
+    """silu(x * factor + summand), or x; computed in float32."""
+    if affine is None:
+        return x.astype(dtype)
+    factor, summand = (a[:, None, None] for a in affine)
+    return nn.silu((x * factor + summand).astype(dtype))
 
 
-def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return winograd(x, kernel), (x, kernel)
+def enlarged(x: Float[Array, "B h w C"], scale: int) -> Float[Array, "B H W C"]:
+    """Nearest neighbour."""
+    return x if scale == 1 else jnp.repeat(jnp.repeat(x, scale, axis=1), scale, axis=2)
 
 
-def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    """To x: the convolution by the kernel turned around; to the kernel: each transform's transpose, in reverse."""
-    x, kernel = saved
+def _pays(x: Array, kernel: Array, scale: int) -> bool:
+    """Whether Winograd's convolution is faster on a CPU with a kernel that has to be transformed."""
+    places = x.shape[1] * x.shape[2] * scale**2
+    large = min(kernel.shape[2:]) >= LEAST_CHANNELS and places >= LEAST_PLACES
+    return large
+
+
+def prepared(net: nn.Module, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters whose 3x3 kernels are transformed once, 16/9 or 4 times as large: for restorations on a CPU.
+
+    Args:
+        net: its `Conv3x3` layers are those whose kernels are replaced, from 64 channels on.
+        params: its parameters.
+    """
+    flat = dict(flatten_dict(params))
+    for path in _convolutions(net):
+        kernel = flat[(*path, "kernel")]
+        if min(kernel.shape[2:]) >= LEAST_CHANNELS:
+            how = LARGE if kernel.shape[-1] <= FEW_CHANNELS else SMALL
+            flat[(*path, "kernel")] = _prepare(kernel, how.size)
+    return unflatten_dict(flat)
+
+
+@functools.lru_cache(maxsize=8)
+def _convolutions(net: nn.Module) -> list[tuple[str, ...]]:
+    """Paths of a network's `Conv3x3` layers."""
+    found = []
+
+    def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, Conv3x3) and context.method_name == "__call__":
+            found.append(context.module.path)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(net.init, jax.random.key(0), *net.example_inputs())
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _prepare(kernel: Kernel, size: int) -> Points:
+    return kernel_points(kernel, SMALL if size == SMALL.size else LARGE)
+
+
+def _how(x: Array, scale: int) -> Transform:
+    return LARGE if x.shape[1] * x.shape[2] * scale**2 >= 4 * LEAST_PLACES else SMALL
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def winograd(scale: int, x: Float[Array, "B h w C"], affine: Affine | None, kernel: Kernel) -> Float[Array, "B H W D"]:
+    """The convolution as 16 or 36 matrix products on tiles of 2x2 or 4x4, the latter for maps of 64x64 places or more.
+
+    What `affine` and `scale` do before it happens a strip at a time, and again in the backward pass: no such map is held.
+    """
+    how = _how(x, scale)
+    x, kernel = _barrier((x, kernel))  # so that kernels are not all transformed at the beginning
+    return winograd_of_points(x, affine, kernel_points(kernel, how), how, scale)
+
+
+def _forward(scale: int, x: Array, affine: Affine | None, kernel: Array) -> tuple[Array, tuple[Array, Affine | None, Array]]:
+    return winograd(scale, x, affine, kernel), (x, affine, kernel)
+
+
+def _backward(scale: int, saved: tuple[Array, Affine | None, Array], g: Array) -> tuple[Array, Affine | None, Array]:
+    """To the map: the convolution by the kernel turned around; to the kernel: each transform's transpose, in reverse."""
+    x, affine, kernel = saved
+    x, back = jax.vjp(lambda x, affine: enlarged(activated(x, affine, x.dtype), scale), x, affine)
     b, height, width, d = g.shape
     padded = jnp.pad(g, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-    tiles = [[padded[:, i::2, j::2] for j in range(2)] for i in range(2)]
-    products = _stacked(_both_ways(lambda m: [m[0], m[0] + m[1], m[0] - m[1], -m[1]], tiles)).reshape(16, -1, d)
-    points = _product("pnc,pnd->pcd", _input_points(x), products).reshape(4, 4, *kernel.shape[2:])
-    back = _both_ways(lambda u: [u[0] + _half(u, 1), _half(u, -1), _half(u, 1) + u[3]], _grid(points))
-    return winograd(g, kernel[::-1, ::-1].swapaxes(2, 3)), jnp.stack([jnp.stack(row) for row in back])
+    rows = _barrier(_mixed(SMALL.output.T, [padded[:, i::2] for i in range(2)]))
+    products = _mixed(SMALL.output.T, [rows[:, :, :, j::2] for j in range(2)], 1).reshape(16, -1, d)
+    points = _product("pnc,pnd->pcd", _input_points(jnp.pad(x, ((0, 0), (1, 1 + height % 2), (0, 0), (0, 0))), SMALL), products)
+    to_kernel = jnp.asarray(np.kron(SMALL.kernel, SMALL.kernel).T, points.dtype) @ points.reshape(16, -1)
+    return *back(winograd(1, g, None, kernel[::-1, ::-1].swapaxes(2, 3))), to_kernel.reshape(kernel.shape)
 
 
 winograd.defvjp(_forward, _backward)
 
 
-def _input_points(x: Array) -> Float[Array, "16 N C"]:
-    _, height, width, c = x.shape
-    h, w = height + height % 2, width + width % 2
-    x = jnp.pad(x, ((0, 0), (1, 1 + height % 2), (1, 1 + width % 2), (0, 0)))
-    tiles = [[x[:, i : i + h : 2, j : j + w : 2] for j in range(4)] for i in range(4)]
-    return _stacked(_both_ways(lambda d: [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]], tiles)).reshape(16, -1, c)
+def winograd_of_points(
+    x: Float[Array, "B h w C"], affine: Affine | None, points: Points, how: Transform, scale: int = 1
+) -> Float[Array, "B H W D"]:
+    """`winograd` with a transformed kernel, large maps in strips of rows: what a strip's transforms hold stays in the cache."""
+    b, height, width, _ = x.shape
+    grown = (1 + 2 / how.size) ** 2 * b * scale * width * max(points.shape[1:])  # numbers held for a row of the output
+    step = how.size // scale if how.size % scale == 0 else how.size
+    rows = _strip_rows(height, step, math.floor(STRIP / grown / scale))
+    strips = -(-height // rows)
+
+    def one(top: Array | int) -> Array:
+        """A strip of the output, of the rows of x from `top`: these, and one above and below that may lie outside."""
+        part = activated(_rows(x, top - 1, rows + 2, rows * strips), affine, x.dtype)
+        at = top - 1 + jnp.arange(rows + 2)
+        part = jnp.where(((at >= 0) & (at < height))[None, :, None, None], part, 0)
+        part = _barrier(enlarged(part, scale))
+        return _strip(part[:, scale - 1 : part.shape[1] - scale + 1], points, how)
+
+    if strips == 1:
+        return one(0)[:, : scale * height]
+    out = jax.lax.map(one, rows * jnp.arange(strips))
+    return jnp.moveaxis(out, 0, 1).reshape(b, scale * strips * rows, scale * width, -1)[:, : scale * height]
 
 
-def _kernel_points(kernel: Array) -> Float[Array, "16 C D"]:
-    points = _both_ways(lambda g: [g[0], (g[0] + g[1] + g[2]) / 2, (g[0] - g[1] + g[2]) / 2, g[2]], _grid(kernel))
-    return _stacked(points).reshape(16, *kernel.shape[2:])
+def _strip_rows(height: int, step: int, most: int) -> int:
+    """Rows of a strip, a multiple of `step`, about `most`: a divisor of the height, so that no map is padded, unless small."""
+    most = max(most - most % step, step)
+    if height <= most:
+        return height + -height % step
+    divisor = max((n for n in range(step, most + 1, step) if height % n == 0), default=0)
+    return divisor if 2 * divisor >= most else most
+
+
+def _rows(x: Array, top: Array | int, count: int, height: int) -> Array:
+    """`count` rows of x from `top` on; rows outside x are any rows."""
+    if x.shape[1] < height:
+        x = jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, 0), (0, 0)))
+    first, last = jnp.maximum(top, 0), jnp.minimum(top + count - 1, x.shape[1] - 1)
+    pieces = [(first, 1), (top + 1, count - 2), (last, 1)]
+    return jnp.concatenate([jax.lax.dynamic_slice_in_dim(x, start, length, 1) for start, length in pieces], axis=1)
+
+
+def _strip(x: Array, points: Array, how: Transform) -> Array:
+    """Rows of the convolution; x has one more above and below."""
+    m, (b, height, width, _) = how.size, x.shape
+    wide = -(-width // m)
+    products = _product("pnc,pcd->pnd", _input_points(x, how), points)
+    products = products.reshape(m + 2, m + 2, b, (height - 2) // m, wide, -1)
+    rows = _barrier(_mixed(how.output, products, 3))  # [m+2, b, h, m, w, d]
+    out = _mixed(how.output, rows, 4)  # [b, h, m, w, m, d]
+    return out.reshape(b, height - 2, wide * m, -1)[:, :, :width]
+
+
+def _input_points(x: Array, how: Transform) -> Float[Array, "P N C"]:
+    """The transformed tiles of x, which has one row more above and below, zero padded on the left and right."""
+    m, (_, height, width, c) = how.size, x.shape
+    h, w = height - 2, width + -width % m
+    x = jnp.pad(x, ((0, 0), (0, 0), (1, 1 + w - width), (0, 0)))
+    rows = _barrier(_mixed(how.tile, [x[:, i : i + h - m + 1 : m] for i in range(m + 2)]))
+    points = _mixed(how.tile, [rows[..., j : j + w - m + 1 : m, :] for j in range(m + 2)], 1)
+    return points.reshape((m + 2) ** 2, -1, c)
+
+
+def kernel_points(kernel: Kernel, how: Transform) -> Points:
+    """The transformed kernel."""
+    both = np.kron(how.kernel, how.kernel)
+    return (jnp.asarray(both, kernel.dtype) @ kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
+
+
+def _mixed(matrix: np.ndarray, arrays: Sequence[Array] | Array, axis: int = 0) -> Array:
+    """A small matrix times a column of arrays, as the few additions that it holds; the results are stacked along `axis`."""
+
+    def row(factors: list[float]) -> Array:
+        terms = [(c, a) for c, a in zip(factors, arrays, strict=True) if c]
+        return functools.reduce(operator.add, [a if c == 1 else -a if c == -1 else c * a for c, a in terms])
+
+    return jnp.stack([row(factors) for factors in matrix.astype(float).tolist()], axis)
+
+
+def _barrier(x: Any) -> Any:
+    """Has x written out: fused into what comes next it would be computed again and again."""
+    return jax.lax.optimization_barrier(x)
 
 
 def _product(form: str, a: Array, b: Array) -> Array:
-    """`jnp.einsum`, its operands written out: fused into the product the transforms would be computed again and again."""
-    return jnp.einsum(form, *jax.lax.optimization_barrier((a, b)))
-
-
-def _half(u: Sequence[Array], sign: int) -> Array:
-    return (u[1] + sign * u[2]) / 2
-
-
-def _both_ways(transform: Callable[[Sequence[Array]], list[Array]], grid: Sequence[Sequence[Array]]) -> list[tuple[Array, ...]]:
-    """`transform` along the columns of a grid of arrays, then along its rows."""
-    columns = [transform(column) for column in zip(*grid, strict=True)]
-    return [tuple(transform(row)) for row in zip(*columns, strict=True)]
-
-
-def _grid(x: Array) -> list[list[Array]]:
-    return [[x[i, j] for j in range(x.shape[1])] for i in range(x.shape[0])]
-
-
-def _stacked(grid: Sequence[Sequence[Array]]) -> Array:
-    return jnp.stack([array for row in grid for array in row])
+    return jnp.einsum(form, *_barrier((a, b)))

@@ -2,12 +2,13 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
-from diffbir_jax.models.conv import Conv3x3
+from diffbir_jax.models.conv import Affine, Conv3x3
 from diffbir_jax.types import Image
 
 ZERO = nn.initializers.zeros_init()
@@ -33,6 +34,27 @@ class TimestepEmbedding(nn.Module):
         return dense(name="linear_2")(nn.silu(dense(name="linear_1")(timestep_embedding(t, self.width))))
 
 
+class GroupNormAffine(nn.Module):
+    """A GroupNorm as a factor and a summand of every channel (Wu and He 2018, equations 1 to 3), for what follows to apply.
+
+    The parameters are those of `nn.GroupNorm`.
+    """
+
+    groups: int
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Affine:
+        b, height, width, c = x.shape
+        scale, bias = (self.param(n, init, (c,)) for n, init in (("scale", nn.initializers.ones_init()), ("bias", ZERO)))
+        x = x.astype(jnp.float32)
+        total = height * width * c // self.groups
+        mean, square = (a.sum((1, 2)).reshape(b, self.groups, -1).sum(-1, keepdims=True) / total for a in (x, x * x))
+        factor = scale.reshape(1, self.groups, -1) * jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0) + self.epsilon)
+        summand = bias.reshape(1, self.groups, -1) - mean * factor
+        return factor.reshape(b, c), summand.reshape(b, c)
+
+
 class ResBlock(nn.Module):
     """Two 3x3 convolutions, the timestep (if there is one) added between (DDPM, appendix B).
 
@@ -51,12 +73,11 @@ class ResBlock(nn.Module):
         self, x: Float[Array, "B H W _"], temb: Float[Array, "B E"] | None = None
     ) -> Float[Array, "B H W {self.channels}"]:
         conv = partial(Conv3x3, self.channels, self.conv_implementation, dtype=self.dtype)
-        norm = partial(nn.GroupNorm, self.groups, epsilon=self.epsilon, dtype=self.dtype)
-        h = conv(name="conv1")(nn.silu(norm(name="norm1")(x)))
+        norm = partial(GroupNormAffine, self.groups, self.epsilon)
+        h = conv(name="conv1")(x, norm(name="norm1")(x))
         if temb is not None:
             h += nn.Dense(self.channels, dtype=self.dtype, name="time_emb_proj")(nn.silu(temb))[:, None, None]
-        h = nn.silu(norm(name="norm2")(h))
-        h = conv(kernel_init=ZERO if self.zero_init else CONV, name="conv2")(h)
+        h = conv(kernel_init=ZERO if self.zero_init else CONV, name="conv2")(h, norm(name="norm2")(h))
         if x.shape[-1] == self.channels:
             return h + x
         return h + nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv_shortcut")(x)
@@ -81,8 +102,7 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B 2*H 2*W C"]:
-        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        return Conv3x3(x.shape[-1], self.conv_implementation, dtype=self.dtype, name="conv")(x)
+        return Conv3x3(x.shape[-1], self.conv_implementation, 2, dtype=self.dtype, name="conv")(x)
 
 
 class Untouched(nn.Module):

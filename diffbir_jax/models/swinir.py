@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
+from diffbir_jax.models.conv import Conv3x3
 from diffbir_jax.models.layers import CONV, ZERO, Upsample, pixel_shuffle, pixel_unshuffle
 from diffbir_jax.models.windows import merge, partition, relative_index, shift_mask, window_attention
 from diffbir_jax.types import Image
@@ -64,6 +65,7 @@ class ResidualGroup(nn.Module):
     heads: int
     window: int
     mlp_ratio: int
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -72,7 +74,7 @@ class ResidualGroup(nn.Module):
         for i in range(self.depth):
             shift = self.window // 2 if i % 2 else 0
             h = SwinBlock(self.heads, self.window, shift, self.mlp_ratio, self.dtype, name=f"blocks_{i}")(h)
-        return x + nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, name="conv")(h)
+        return x + Conv3x3(x.shape[-1], self.conv_implementation, dtype=self.dtype, name="conv")(h)
 
 
 class SwinIR(nn.Module):
@@ -81,6 +83,7 @@ class SwinIR(nn.Module):
     Height and width are multiples of `unshuffle * window` (the caller pads); `unshuffle` is a power of two, 2 or more.
     `upsampler` is the original's "nearest+conv" (`features` wide), or its "pixelshuffledirect", one convolution: far cheaper.
     With `residual` the network predicts what to add to the input and starts as the identity (the embedded model).
+    `conv_implementation`: see `Conv3x3`; of the 3x3 convolutions between maps.
 
     Raises:
         InputError: a size that does not fit.
@@ -95,17 +98,18 @@ class SwinIR(nn.Module):
     features: int = 64
     upsampler: str = "nearest+conv"
     residual: bool = False
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, lq: Image) -> Image:
         self._check(lq)
-        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
-        norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
+        conv = partial(Conv3x3, implementation=self.conv_implementation, dtype=self.dtype)
+        norm, how = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype), (self.conv_implementation, self.dtype)
         shallow = conv(self.embed_dim, name="conv_first")(pixel_unshuffle(lq - MEAN, self.unshuffle))
         x = norm(name="patch_norm")(shallow)
         for i, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
-            x = ResidualGroup(depth, heads, self.window, self.mlp_ratio, self.dtype, name=f"layers_{i}")(x)
+            x = ResidualGroup(depth, heads, self.window, self.mlp_ratio, *how, name=f"layers_{i}")(x)
         x = shallow + conv(self.embed_dim, name="conv_after_body")(norm(name="norm")(x))
         start = ZERO if self.residual else CONV
         if self.upsampler == "pixelshuffledirect":
@@ -113,7 +117,7 @@ class SwinIR(nn.Module):
         else:
             x = nn.leaky_relu(conv(self.features, name="conv_before_upsample")(x), 0.01)
             for i in range(self.unshuffle.bit_length() - 1):
-                x = nn.leaky_relu(Upsample(dtype=self.dtype, name=f"upsample_{i}")(x), 0.2)
+                x = nn.leaky_relu(Upsample(*how, name=f"upsample_{i}")(x), 0.2)
             x = nn.leaky_relu(conv(self.features, name="conv_hr")(x), 0.2)
             x = conv(3, kernel_init=start, name="conv_last")(x)
         return RESIDUAL_SCALE * x.astype(jnp.float32) + lq if self.residual else x.astype(jnp.float32) + MEAN

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffbir_jax.models.unet import UNetEncoder
 from diffbir_jax.options import PRECISIONS
 from diffbir_jax.training.networks import Setup, abstract_setup, as_stored, make_objective
 from diffbir_jax.training.state import init_state, make_optimizer
@@ -49,7 +48,7 @@ def frozen_shapes(config: ConfigDict, setup: Setup) -> dict[str, Any]:
 def image_flops(config: ConfigDict, setup: Setup) -> float:
     """FLOPs of an image, forward and backward, by XLA's count of the program as traced.
 
-    Attention is traced whole: XLA counts a loop's body once. What `remat` computes again counts too.
+    Attention is traced whole: XLA counts a loop's body once. Convolutions count as defined. What `remat` computes again counts too.
     """
     nets = {name: _whole(net) for name, net in setup.nets.items()}
     objective = make_objective(config, setup._replace(nets=nets))
@@ -76,7 +75,8 @@ def evaluation_flops(nets: dict[str, Any], params: dict[str, Any], latent: tuple
 
 def _whole(net: Any) -> Any:
     net = as_stored(net)
-    return net.clone(attention_implementation="einsum") if isinstance(net, UNetEncoder) else net
+    plain = {"attention_implementation": "einsum", "conv_implementation": "xla"}
+    return net.clone(**{field: how for field, how in plain.items() if hasattr(net, field)})
 
 
 def kept_bytes(config: ConfigDict, setup: Setup) -> int:

@@ -4,23 +4,56 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from diffbir_jax import InputError
-from diffbir_jax.models.conv import Conv3x3, winograd
+from diffbir_jax.models import conv
+from diffbir_jax.models.conv import (
+    LARGE,
+    SMALL,
+    Conv3x3,
+    activated,
+    enlarged,
+    kernel_points,
+    prepared,
+    winograd,
+    winograd_of_points,
+)
 
 
 def direct(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-@pytest.mark.parametrize("size", [(8, 12), (7, 5), (1, 2)])
-def test_winograd_is_the_convolution_with_its_gradients(size):
+def drawn(*shapes):
     rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in ((2, *size, 6), (3, 3, 6, 5)))
-    out, back = jax.vjp(direct, x, kernel)
-    fast, fast_back = jax.vjp(winograd, x, kernel)
-    for ours, theirs in ((fast, out), *zip(fast_back(out), back(out), strict=True)):
-        assert float(jnp.linalg.norm(ours - theirs) / jnp.linalg.norm(theirs)) < 2e-6
+    return [jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes]
+
+
+def distance(ours, theirs):
+    return float(jnp.linalg.norm(ours - theirs) / jnp.linalg.norm(theirs))
+
+
+def plain(x, affine, kernel, scale):
+    return direct(enlarged(activated(x, affine, x.dtype), scale), kernel)
+
+
+@pytest.mark.parametrize(("size", "scale"), [((8, 12), 1), ((7, 5), 1), ((1, 2), 1), ((3, 5), 2), ((66, 63), 1), ((33, 32), 2)])
+def test_winograd_is_the_convolution_with_its_gradients(size, scale):
+    x, *affine, kernel = drawn((2, *size, 6), (2, 6), (2, 6), (3, 3, 6, 5))
+    out, back = jax.vjp(lambda *given: plain(*given, scale), x, tuple(affine), kernel)
+    fast, fast_back = jax.vjp(lambda *given: winograd(scale, *given), x, tuple(affine), kernel)
+    for ours, theirs in zip(jax.tree.leaves((fast, fast_back(out))), jax.tree.leaves((out, back(out))), strict=True):
+        assert distance(ours, theirs) < (2e-6 if scale * size[0] < 64 else 1e-5)
+
+
+@pytest.mark.parametrize("how", [SMALL, LARGE])
+@pytest.mark.parametrize(("height", "scale"), [(11, 1), (12, 1), (30, 1), (9, 2), (16, 2)])
+def test_strips_join_to_the_whole(how, height, scale, monkeypatch):
+    x, *affine, kernel = drawn((2, height, 9, 6), (2, 6), (2, 6), (3, 3, 6, 5))
+    monkeypatch.setattr(conv, "STRIP", 2000)
+    strips = winograd_of_points(x, tuple(affine), kernel_points(kernel, how), how, scale)
+    assert distance(strips, plain(x, tuple(affine), kernel, scale)) < 1e-5
 
 
 def test_both_implementations_have_the_parameters_of_flax():
@@ -31,6 +64,28 @@ def test_both_implementations_have_the_parameters_of_flax():
     np.testing.assert_allclose(nets[0].apply(a, x), nets[1].apply(a, x), atol=1e-5)
 
 
+class Three(nn.Module):
+    """Few channels, many, and a convolution that stays as it is."""
+
+    def example_inputs(self):
+        return (jax.ShapeDtypeStruct((1, 8, 8, 64), jnp.float32),)
+
+    @nn.compact
+    def __call__(self, x):
+        x = Conv3x3(96, "xla", name="many")(Conv3x3(64, "xla", name="few")(x))
+        return nn.Conv(64, (3, 3), 2, name="half")(x)
+
+
+def test_a_network_is_the_same_with_prepared_kernels(monkeypatch):
+    monkeypatch.setattr(conv, "FEW_CHANNELS", 64)
+    net, [x] = Three(), drawn((1, 8, 12, 64))
+    params = net.init(jax.random.key(0), x)["params"]
+    points = prepared(net, params)
+    shapes = {name: layer["kernel"].shape for name, layer in points.items()}
+    assert shapes == {"few": (36, 64, 64), "many": (16, 64, 96), "half": (3, 3, 96, 64)}
+    assert distance(net.apply({"params": points}, x), net.apply({"params": params}, x)) < 1e-5
+
+
 def test_an_unknown_implementation_is_refused():
-    with pytest.raises(InputError, match="'fft'; give one of xla, winograd"):
+    with pytest.raises(InputError, match="'fft'; give one of xla, winograd, cpu"):
         Conv3x3(3, "fft").init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)))

@@ -2,7 +2,7 @@
 
     pytest -s -m slow tests/models/test_full_size.py      # prints the table; about 15 GB of memory and of disk
 
-The networks are diffusers' and transformers'; the control branch is put together of diffusers' blocks, SwinIR is written out here.
+The networks are diffusers', transformers' and those of tests/theirs.py.
 """
 
 import gc
@@ -16,7 +16,7 @@ import pytest
 
 from diffbir_jax.models.autoencoder import AutoencoderKL
 from diffbir_jax.models.control import LAControlNet
-from diffbir_jax.models.swinir import MEAN, SwinIR
+from diffbir_jax.models.swinir import SwinIR
 from diffbir_jax.models.text_encoder import TextEncoder
 from diffbir_jax.models.tokenizer import Tokenizer
 from diffbir_jax.models.unet import UNet
@@ -29,7 +29,9 @@ from diffbir_jax.weights.torch_format import to_torch
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
-F = torch.nn.functional
+from theirs import ControlBranch, controlled, nchw, swinir, tensors  # noqa: E402
+from theirs import module as module_of  # noqa: E402
+
 pytestmark = [pytest.mark.witness, pytest.mark.filterwarnings("default")]
 
 PROMPTS = ["", "a red panda on a branch, sharp focus", "low quality, blurry, low-resolution, noisy, unsharp, weird textures"]
@@ -85,10 +87,6 @@ def saved(tmp_path):
     gc.collect()
 
 
-def tensors(state):
-    return {key: torch.from_numpy(np.array(x, order="C")) for key, x in state.items()}
-
-
 def their_state(folder, name, net):
     """A saved network's weights by diffusers' keys."""
     params = table.without_last_layer(net, load_network(folder, name)[1])
@@ -96,16 +94,8 @@ def their_state(folder, name, net):
 
 
 def theirs(cls, net, state, **changes):
-    """diffusers' module of the same sizes, holding the state; what the state lacks has no memory."""
-    with torch.device("meta"):
-        module = cls(**{k: v for k, v in configuration(net).items() if k != "_class_name"} | changes)
-    missing, unexpected = module.load_state_dict(state, assign=True, strict=False)
-    assert not unexpected
-    return module.eval(), missing
-
-
-def nchw(x):
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(x), -1, 1)))
+    """diffusers' module of the same sizes, holding the state."""
+    return module_of(cls, configuration(net), state, **changes)
 
 
 def table_row(name, want, run, folder, names, *inputs):
@@ -119,71 +109,6 @@ def table_row(name, want, run, folder, names, *inputs):
         del params
     print(f"\n| {name} | {errors[0]:.1e} | {errors[1]:.1e} |")
     assert errors[0] < BOUND and errors[1] < 0.1
-
-
-@torch.no_grad()
-def swinir(state, net, lq):
-    """SwinIR written out in PyTorch, for images [1, 3, H, W] whose sides are multiples of 64."""
-    c, window = net.embed_dim, net.window
-    norm = partial(_layer_norm, state)
-    conv = partial(_conv, state)
-    mean = torch.from_numpy(MEAN).permute(0, 3, 1, 2)
-    shallow = conv("conv_first.1", F.pixel_unshuffle(lq - mean, net.unshuffle))
-    h, w = shallow.shape[2:]
-    mask = _shift_mask(h, w, window)
-    x = norm("patch_embed.norm", shallow.flatten(2).transpose(1, 2))
-    for i, depth in enumerate(net.depths):
-        before = x
-        for j in range(depth):
-            name, shift = f"layers.{i}.residual_group.blocks.{j}", window // 2 * (j % 2)
-            y = norm(f"{name}.norm1", x).view(1, h, w, c).roll((-shift, -shift), (1, 2))
-            y = y.view(h // window, window, w // window, window, c).permute(0, 2, 1, 3, 4).reshape(-1, window**2, c)
-            y = _window_attention(state, f"{name}.attn", net.heads[i], y, mask if shift else None)
-            y = y.view(h // window, w // window, window, window, c).permute(0, 2, 1, 3, 4).reshape(1, h, w, c)
-            x = x + y.roll((shift, shift), (1, 2)).reshape(1, h * w, c)
-            y = F.gelu(F.linear(norm(f"{name}.norm2", x), state[f"{name}.mlp.fc1.weight"], state[f"{name}.mlp.fc1.bias"]))
-            x = x + F.linear(y, state[f"{name}.mlp.fc2.weight"], state[f"{name}.mlp.fc2.bias"])
-        x = before + conv(f"layers.{i}.conv", x.transpose(1, 2).view(1, c, h, w)).flatten(2).transpose(1, 2)
-    x = shallow + conv("conv_after_body", norm("norm", x).transpose(1, 2).view(1, c, h, w))
-    x = F.leaky_relu(conv("conv_before_upsample.0", x), 0.01)
-    for i in range(net.unshuffle.bit_length() - 1):
-        x = F.leaky_relu(conv(f"conv_up{i + 1}", F.interpolate(x, scale_factor=2, mode="nearest")), 0.2)
-    return conv("conv_last", F.leaky_relu(conv("conv_hr", x), 0.2)) + mean
-
-
-def _layer_norm(state, name, x):
-    return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-5)
-
-
-def _conv(state, name, x):
-    return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
-
-
-def _window_attention(state, name, heads, x, mask):
-    windows, tokens, c = x.shape
-    q, k, v = (
-        F.linear(x, state[f"{name}.qkv.weight"], state[f"{name}.qkv.bias"])
-        .view(windows, tokens, 3, heads, -1)
-        .permute(2, 0, 3, 1, 4)
-    )
-    logits = (q * (c // heads) ** -0.5) @ k.transpose(-2, -1)
-    index = state[f"{name}.relative_position_index"].flatten()
-    logits = logits + state[f"{name}.relative_position_bias_table"][index].view(tokens, tokens, heads).permute(2, 0, 1)
-    if mask is not None:
-        logits = logits + mask[:, None]
-    x = (logits.softmax(-1) @ v).transpose(1, 2).reshape(windows, tokens, c)
-    return F.linear(x, state[f"{name}.proj.weight"], state[f"{name}.proj.bias"])
-
-
-def _shift_mask(h, w, window):
-    """-100 between tokens that were not neighbours before the shift: the image is cut in 3 x 3 regions."""
-    regions = torch.zeros(h, w)
-    cuts = (slice(0, -window), slice(-window, -window // 2), slice(-window // 2, None))
-    for i, rows in enumerate(cuts):
-        for j, columns in enumerate(cuts):
-            regions[rows, columns] = 3 * i + j
-    regions = regions.view(h // window, window, w // window, window).permute(0, 2, 1, 3).reshape(-1, window**2)
-    return torch.where(regions[:, None] == regions[:, :, None], 0.0, -100.0)
 
 
 def test_swinir(sizes, saved):
@@ -201,11 +126,11 @@ def test_autoencoder(sizes, saved):
     rng = np.random.default_rng(0)
     image = rng.random((1, sizes.image, sizes.image, 3), np.float32)
     z = rng.standard_normal((1, sizes.image // 8, sizes.image // 8, 4), np.float32)
-    module, missing = theirs(diffusers.AutoencoderKL, net, their_state(folder, "autoencoder", net))
+    vae, missing = theirs(diffusers.AutoencoderKL, net, their_state(folder, "autoencoder", net))
     assert not missing
-    want = [module.encode(nchw(2 * image - 1)).latent_dist.mode() * net.scaling_factor]
-    want += [(module.decode(nchw(z / net.scaling_factor)).sample + 1) / 2]
-    del module
+    want = [vae.encode(nchw(2 * image - 1)).latent_dist.mode() * net.scaling_factor]
+    want += [(vae.decode(nchw(z / net.scaling_factor)).sample + 1) / 2]
+    del vae
     for i, (name, x) in enumerate((("encode", image), ("decode", z))):
         run = partial(_autoencoder, net, name)
         table_row(f"autoencoder, {name}", want[i : i + 1], run, folder, ["autoencoder"], x)
@@ -251,22 +176,7 @@ def test_controlled_unet(sizes, saved):
 
 
 def _their_eps(net, branch, folder, z_t, cond, context, t):
-    state = their_state(folder, "control", branch)
-    convolutions = {key: state.pop(key) for key in list(state) if key.startswith("controlnet_")}
-    encoder, missing = theirs(diffusers.UNet2DConditionModel, net, state, in_channels=8)
-    assert all(key.startswith(("up_blocks.", "conv_norm_out.", "conv_out.")) for key in missing)
-    temb = encoder.time_embedding(encoder.time_proj(t).to(z_t.dtype))
-    x = encoder.conv_in(torch.cat([z_t, cond], 1))
-    skips = [x]
-    for block in encoder.down_blocks:
-        attends = {"encoder_hidden_states": context} if getattr(block, "has_cross_attention", False) else {}
-        x, more = block(hidden_states=x, temb=temb, **attends)
-        skips += more
-    skips.append(encoder.mid_block(x, temb, encoder_hidden_states=context))
-    names = [f"controlnet_down_blocks.{i}" for i in range(len(skips) - 1)] + ["controlnet_mid_block"]
-    control = [F.conv2d(x, convolutions[f"{n}.weight"], convolutions[f"{n}.bias"]) for n, x in zip(names, skips, strict=True)]
-    del encoder, state, x, skips
-    module, missing = theirs(diffusers.UNet2DConditionModel, net, their_state(folder, "unet", net))
+    control = ControlBranch(configuration(net), their_state(folder, "control", branch))(z_t, cond, t, context)
+    unet, missing = theirs(diffusers.UNet2DConditionModel, net, their_state(folder, "unet", net))
     assert not missing
-    added = {"down_block_additional_residuals": control[:-1], "mid_block_additional_residual": control[-1]}
-    return module(z_t, t, encoder_hidden_states=context, **added).sample
+    return controlled(unet, control, z_t, t, context)
