@@ -23,6 +23,11 @@ OPEN = {  # the paper's, where a model says nothing
     "steps": 50, "sampler": "ddpm", "start": "noise", "strength": 1.0, "noise_aug": 0, "prompt": "", "negative_prompt": "",
     "cfg": 1.0, "reuse": 1, "reuse_depth": 1,
 }  # fmt: skip
+SPEEDS = {  # what they mean for what is left open; fewer steps, and their sampler, where the model's own are more
+    "exact": {},
+    "balanced": {"steps": 20, "sampler": "unipc", "reuse": 2},
+    "fast": {"steps": 10, "sampler": "unipc", "reuse": 2},
+}
 
 
 def _option(default, help: str, **metadata):
@@ -40,6 +45,7 @@ class RestoreOptions:
     upscale: int | float = _option(1.0, "output size over input size, 1 to 8", least=1, most=8)
     long_side: int | None = _option(None, "the output's longer side in pixels, instead of --upscale", least=16)
     resize_back: bool = _option(False, "bring the result back to the input's size")
+    speed: str = _option("exact", "balanced and fast: fewer steps, more reuse, where these are left open", choices=tuple(SPEEDS))
     steps: int | None = _option(None, "denoising steps, 1 to 1000; None: as the model prefers", least=1, most=1000)
     sampler: str | None = _option(None, "how the steps are taken; None: as the model prefers", choices=SAMPLERS)
     reuse: int | None = _option(
@@ -93,15 +99,20 @@ class RestoreOptions:
                 raise InputError(f"{of}-overlap is {overlap}; give at most half of {of}-tile, {tile // 2}")
 
     def completed(self, defaults: Mapping[str, Any]) -> "RestoreOptions":
-        """With a model's choices (by field name), then the paper's, where this says None.
+        """With what the speed means, then a model's choices (by field name), then the paper's, where this says None.
 
         Raises:
-            InputError: a strength below 1 from noise; an eta without ddim or a negative prompt or an interval at cfg 1, or a reuse_depth at
-                reuse 1, which would do nothing.
+            InputError: a strength below 1 from noise; what would do nothing: an eta without ddim, a negative prompt or an interval
+                at cfg 1, a reuse_depth at reuse 1; or an interval that holds no step.
         """
-        left = {name: defaults.get(name, value) for name, value in OPEN.items() if getattr(self, name) is None}
+        chosen, faster = {**OPEN, **defaults}, SPEEDS[self.speed]
+        enough = chosen["steps"] <= faster.get("steps", chosen["steps"])
+        chosen |= {name: value for name, value in faster.items() if not (enough and name in ("steps", "sampler"))}
+        left = {name: chosen[name] for name in OPEN if getattr(self, name) is None}
         if self.start == "noise":
             left["strength"] = self.strength or 1.0
+        if (self.reuse or left["reuse"]) == 1:
+            left.pop("reuse_depth", None)
         options = replace(self, **left)
         if options.start == "noise" and options.strength < 1:
             raise InputError(f"strength is {options.strength}, which needs --start condition: noise alone takes all the steps")
@@ -112,6 +123,8 @@ class RestoreOptions:
         interval = self.cfg_start < 1001 or self.cfg_stop > -1
         if interval and options.cfg == 1 and not options.rescale_cfg:
             raise InputError("cfg-start and cfg-stop have no effect at cfg 1; give --cfg 4, say, and a model that takes text")
+        if self.cfg_start - self.cfg_stop < 2:
+            raise InputError(f"cfg-start is {self.cfg_start} and cfg-stop is {self.cfg_stop}; no step lies between, give --cfg 1")
         if self.reuse_depth and options.reuse == 1:
             raise InputError(f"reuse-depth is {self.reuse_depth}, which has no effect at reuse 1; give --reuse 2, say")
         return options

@@ -106,8 +106,10 @@ def plan_of(model: Model, options: RestoreOptions, tile: bool, replay: bool, kee
     """The plan of completed options.
 
     Raises:
-        InputError: noise is to be added to a condition that is no latent.
+        InputError: noise is to be added to a condition that is no latent, or the UNet has fewer stages than `reuse_depth`.
     """
+    if options.reuse > 1 and options.reuse_depth > (most := model.nets["unet"].connections):
+        raise InputError(f"reuse-depth is {options.reuse_depth}; this model's UNet has {most} stages, give 1 to {most}")
     sees_image = isinstance(model.nets["control"], ControlNet)
     if sees_image and options.noise_aug:
         raise InputError("noise-aug diffuses a latent, and this model's ControlNet is given the image; leave it out")

@@ -30,8 +30,8 @@ def tiled(
         batch: tiles at once.
         covered: height and width that tiles are laid over, may be traced; the rest of the latent is padding, which is predicted
             as 0 and costs nothing. None: all of it.
-        keeps: `predict` returns a pair, of eps or v and what it keeps (see reuse.py); what it is given after `given` is what it kept
-            at the same tiles.
+        keeps: `predict` returns a pair, of eps or v and what it keeps (see reuse.py); what comes after `given` was kept at
+            the same tiles.
 
     Raises:
         InputError: when called, the overlap is not less than the tile.
