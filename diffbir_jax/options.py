@@ -25,8 +25,8 @@ OPEN = {  # the paper's, where a model says nothing
 }  # fmt: skip
 SPEEDS = {  # what they mean for what is left open; fewer steps, and their sampler, where the model's own are more
     "exact": {},
-    "balanced": {"steps": 20, "sampler": "unipc", "reuse": 2},
-    "fast": {"steps": 10, "sampler": "unipc", "reuse": 2},
+    "balanced": {"steps": 20, "sampler": "unipc", "reuse": 2, "reuse_depth": 2},
+    "fast": {"steps": 10, "sampler": "unipc", "reuse": 2, "reuse_depth": 1},
 }
 
 

@@ -145,15 +145,13 @@ class UNetEncoder(nn.Module):
         x = x if hint is None else x + hint
         skips, most = (x,), self.connections if depth is None else depth
         for i in range(len(self.channels)):
-            left = most - len(skips)
-            if left == 0:
-                return x, skips, temb
+            if (left := most - len(skips)) == 0:
+                break
             options = {"blocks": min(self.blocks, left), "resample": self.blocks < left}
             x, more = self.block(DownBlock, i, f"down_blocks_{i}", **options)(x, temb, context)
             skips += more
-        if depth is not None:
-            return x, skips, temb
-        x = self.block(MidBlock, -1, "mid_block", attention=any(self.attention))(x, temb, context)
+        if depth is None:
+            x = self.block(MidBlock, -1, "mid_block", attention=any(self.attention))(x, temb, context)
         return x, skips, temb
 
 
