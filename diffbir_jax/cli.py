@@ -24,7 +24,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type, leave_out: Container[str] = ()) -> None:
-    """One flag a field of the dataclass `cls`; a field's metadata holds `help` and, where given, `choices`."""
+    """One flag a field of the dataclass `cls`; a field's metadata holds `help`, where given `choices`, and for a list, which is
+    a flag that may be repeated, `metavar`."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if field.name in leave_out:
@@ -37,6 +38,9 @@ def add_options(parser: argparse.ArgumentParser, cls: type, leave_out: Container
         if isinstance(kind, types.UnionType):  # int | float, or one of them or None
             kinds = set(typing.get_args(kind)) - {types.NoneType}
             kind = float if float in kinds else kinds.pop()
+        if typing.get_origin(kind) is list:
+            parser.add_argument(flag, action="append", metavar=field.metadata["metavar"], **shared)
+            continue
         parser.add_argument(flag, type=kind, choices=field.metadata.get("choices"), **shared)
 
 

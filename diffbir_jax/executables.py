@@ -20,61 +20,60 @@ from diffbir_jax.home import compiled_folder
 MOST = 200  # programs on disk; the longest unused go first
 
 
-def fetch(key: Any, mesh: Mesh, make: Callable[[], jax.stages.Compiled]) -> tuple[Callable, bool]:
-    """The program that `make` compiles, from disk where it was kept, and whether it had to be compiled.
+class Program:
+    """A compiled program, from disk where it was kept.
 
-    What cannot be read or run is compiled again; where nothing can be written nothing is kept.
+    What cannot be read or run is made anew; where nothing can be written nothing is kept.
 
     Args:
-        key: all that the program depends on but this package's source and JAX's version; its `repr` says so in full.
+        key: all that the program depends on but this package's source and JAX's version; its `repr` says so in full. None: it is
+            not kept, as one that calls back into Python cannot be.
         mesh: the devices it runs on.
-    """
-    place = folder() / f"{_name(key, mesh)}.program"
+        make: compiles it.
 
-    def made() -> Callable:
-        program = make()
+    Attributes:
+        made: whether it had to be compiled.
+    """
+
+    def __init__(self, key: Any, mesh: Mesh, make: Callable[[], jax.stages.Compiled]):
+        self._place, self.made = None if key is None else folder() / f"{_name(key, mesh)}.program", False
+        if self._place is None or not self._place.exists():
+            self._make(make)
+        else:
+            self._load(mesh, make)
+        self._proven = self.made
+
+    def _load(self, mesh: Mesh, make: Callable[[], jax.stages.Compiled]) -> None:
         try:
-            packed = pickle.dumps(serialize_executable.serialize(program))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(place, lambda path: path.write_bytes(packed))
-            _prune(place.parent)
+            packed = pickle.loads(self._place.read_bytes())
+            self._run = serialize_executable.deserialize_and_load(*packed, execution_devices=list(mesh.devices.flat))
+            os.utime(self._place)
+        except Exception as error:  # truncated, of another jaxlib: whatever it is, compiling helps
+            self._make(make, error)
+
+    def __call__(self, make: Callable[[], jax.stages.Compiled], *arguments: Any) -> Any:
+        """Runs it. The first run of one from disk may fail, as XLA's sometimes do for want of a function: `make` makes it anew."""
+        if not self._proven:
+            self._proven = True
+            try:
+                return jax.block_until_ready(self._run(*arguments))
+            except jax.errors.JaxRuntimeError as error:
+                self._make(make, error)
+        return self._run(*arguments)
+
+    def _make(self, make: Callable[[], jax.stages.Compiled], error: Exception | None = None) -> None:
+        if error:
+            print(f"warning: {self._place} is made anew: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        self._run, self.made = make(), True
+        if self._place is None:
+            return
+        try:
+            packed = pickle.dumps(serialize_executable.serialize(self._run))
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._place, lambda path: path.write_bytes(packed))
+            _prune(self._place.parent)
         except (OSError, InputError):
             pass
-        return program
-
-    try:
-        packed = pickle.loads(place.read_bytes())
-        program = serialize_executable.deserialize_and_load(*packed, execution_devices=list(mesh.devices.flat))
-        os.utime(place)
-        return _checked(program, place, made), False
-    except FileNotFoundError:
-        pass
-    except Exception as error:  # truncated, of another jaxlib: whatever it is, compiling helps
-        _warn(place, error)
-    return made(), True
-
-
-def _checked(program: Callable, place: Path, made: Callable[[], Callable]) -> Callable:
-    """A program from disk; should its first run fail, as XLA's sometimes do for want of a function, it is made anew."""
-    checked = False
-
-    def call(*arguments: Any) -> Any:
-        nonlocal program, checked
-        if checked:
-            return program(*arguments)
-        checked = True
-        try:
-            return jax.block_until_ready(program(*arguments))
-        except jax.errors.JaxRuntimeError as error:
-            _warn(place, error)
-            program = made()
-            return program(*arguments)
-
-    return call
-
-
-def _warn(place: Path, error: Exception) -> None:
-    print(f"warning: {place} is made anew: {' '.join(str(error).split())[:200]}", file=sys.stderr)
 
 
 def folder() -> Path:

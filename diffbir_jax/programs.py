@@ -157,19 +157,19 @@ def program(
     """
     params = {name: model.params_on(mesh)[name] for name in names}
     key = (model.architecture, mesh, tuple(names), bool(_listeners), key)
+    make = functools.partial(_compile, model, mesh, run, (P(), *specs), (params, *examples))
     executable = _programs.pop(key, None)
     if executable is None:
         begun = time.perf_counter()
-        make = functools.partial(_compile, model, mesh, run, (P(), *specs), (params, *examples))
-        executable, made = (make(), True) if _listeners else executables.fetch(key, mesh, make)  # a callback cannot be kept
-        compiled.extend([time.perf_counter() - begun] * made)
+        executable = executables.Program(None if _listeners else key, mesh, make)
+        compiled.extend([time.perf_counter() - begun] * executable.made)
     _programs[key] = executable
     if len(_programs) > MOST_PROGRAMS:
         del _programs[next(iter(_programs))]
     placements = [NamedSharding(mesh, spec) for spec in specs]
 
     def call(*arguments: Any) -> Any:
-        return executable(params, *(jax.device_put(x, where) for x, where in zip(arguments, placements, strict=True)))
+        return executable(make, params, *(jax.device_put(x, where) for x, where in zip(arguments, placements, strict=True)))
 
     return call
 

@@ -15,8 +15,9 @@ def home(tmp_path, monkeypatch):
 
 def fetched(key="doubled"):
     make = jax.jit(lambda x: 2 * x).lower(jnp.zeros(3)).compile
-    program, made = executables.fetch(key, local_mesh(1), make)
-    assert program(jnp.arange(3.0)).tolist() == [0, 2, 4]
+    program = executables.Program(key, local_mesh(1), make)
+    made = program.made
+    assert program(make, jnp.arange(3.0)).tolist() == [0, 2, 4]
     return made
 
 

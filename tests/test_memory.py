@@ -7,6 +7,7 @@ from diffbir_jax.memory import Tiled, needs, stage1_maps, what_to_tile
 from diffbir_jax.model import load_model
 from diffbir_jax.models.scunet import SCUNet
 from diffbir_jax.options import RestoreOptions
+from diffbir_jax.programs import MEMORY_FIRST
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def tiny():
 
 def held(f, *arguments):
     """Bytes that a compiled program holds besides its arguments."""
-    return jax.jit(f).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+    return jax.jit(f).lower(*arguments).compile(compiler_options=MEMORY_FIRST).memory_analysis().temp_size_in_bytes
 
 
 def grown(model, stage, **how):

@@ -66,13 +66,13 @@ def test_programs_outlive_their_models_and_are_few(small_model_folder, monkeypat
     model, mesh = load_model(small_model_folder), pipeline.local_mesh(2)
     monkeypatch.setattr(programs, "_programs", {})
     monkeypatch.setattr(programs, "MOST_PROGRAMS", 2)
-    first, _, again, _ = (programs.stage1_program(model, mesh, 2, (side, 16)) for side in (16, 32, 16, 48))
+    first, other, again, last = (programs.stage1_program(model, mesh, 2, (side, 16)) for side in (16, 32, 16, 48))
     kept = [key[-1].shape[1] for key in programs._programs]
     assert kept == [16, 48]
     programs.stage1_program(model, mesh, 2, (32, 16))
     assert np.array_equal(first(np.ones((2, 16, 16, 3), np.float32)), again(np.ones((2, 16, 16, 3), np.float32)))
     gone = weakref.ref(model)
-    del model, first, again
+    del model, first, other, again, last
     gc.collect()
     assert gone() is None and len(programs._programs) == 2
 

@@ -1,8 +1,9 @@
 """Compare a model with other methods on the same degraded crops, by the metrics of `diffbir_jax.evaluate`.
 
-Built in are bicubic enlargement, OpenCV's non-local means (then Lanczos), Real-ESRGAN x4plus, the model's stage 1, its result, and
-its result under strong guidance; and the linear filter that comes closest to the original, which no blind method knows. Methods of
-others take OUTPUT/inputs, or OUTPUT/small where they enlarge; give their images by --method NAME=FOLDER, with the same seed.
+Built in are bicubic enlargement, OpenCV's non-local means (then Lanczos), Real-ESRGAN x4plus, the model's stage 1, its result, its
+result under strong guidance, and two bounds that know the original: the linear filter that comes closest to it, and itself through
+the model's autoencoder. Methods of others take OUTPUT/inputs, or OUTPUT/small where they enlarge; give their images by
+--method NAME=FOLDER, with the same seed.
 """
 
 import argparse
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from diffbir_jax.model import Model
 
 PROG = "diffbir_jax.experiments.compare"
-RUNNERS = ("bicubic", "nlm", "realesrgan", "stage1", "result", "guided", "best-filter")
-HIDDEN = ("best-filter",)  # from the sheet
+RUNNERS = ("bicubic", "nlm", "realesrgan", "stage1", "result", "guided", "best-filter", "autoencoder")
+HIDDEN = ("best-filter", "autoencoder")  # from the sheet
 STRENGTH, PATCH, WINDOW = 10, 7, 21  # of non-local means, as OpenCV's documentation sets them
 LEAST = 16  # pixels that Real-ESRGAN is given
 
@@ -64,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     given = {name: find_results(bench, name, folder) for name, folder in folders.items()}
     from diffbir_jax.model import load_model
 
-    model = load_model(options.model) if set(wanted) & {"stage1", "result", "guided"} else None
+    model = load_model(options.model) if set(wanted) & {"stage1", "result", "guided", "autoencoder"} else None
     columns = {"input": [trials.as_shown(trial.small, options.size) for trial in bench.trials]}
     made: dict[str, list[np.ndarray]] = {}
     for name in wanted:
@@ -113,8 +114,26 @@ def run(name: str, given: Sequence[trials.Trial], model: "Model | None", guided:
         images = [resized(trial.small, max(LEAST, trial.small.shape[0]), cv2.INTER_CUBIC) for trial in given]
         how = RestoreOptions(stage1_only=True, long_side=size)
         return trials.restore_timed(load_model("tiny", stage1="realesrgan"), images, how)
+    if name == "autoencoder":
+        return reconstructed(model, [trial.original for trial in given])
     how = {"stage1": RestoreOptions(stage1_only=True), "result": RestoreOptions(seed=seed), "guided": guided}[name]
     return trials.restore_timed(model, [trial.lq for trial in given], how)
+
+
+def reconstructed(model: "Model", images: Sequence[np.ndarray]) -> trials.Timed:
+    """Images through the model's autoencoder alone."""
+    from diffbir_jax import pipeline, programs
+
+    mesh, before, (size, _, _) = pipeline.local_mesh(1), sum(programs.compiled), images[0].shape
+    more = -size % model.sampling["multiple"]
+    frame = (size + more, size + more)
+    encode, decode = (make(model, mesh, 1, frame) for make in (programs.encode_program, programs.decode_program))
+    compiling, begun, found = sum(programs.compiled) - before, time.perf_counter(), []
+    for image in images:
+        padded = np.pad(image, ((0, more), (0, more), (0, 0)), "edge")[None]
+        decoded, _ = decode(encode(padded), padded, np.full((1, 2), size, np.int32))
+        found.append(np.asarray(decoded)[0, :size, :size].clip(0, 1))
+    return trials.Timed(found, (time.perf_counter() - begun) / len(images), compiling)
 
 
 def resized(image: np.ndarray, size: int, how: int) -> np.ndarray:

@@ -32,6 +32,9 @@ class TrialOptions:
 
     model: str = field(default="tiny", metadata={"help": "tiny, a preset, or a model folder"})
     recipe: str = field(default="codeformer+realesrgan", metadata={"help": "of the degradations, see diffbir_jax.degrade"})
+    set: list[str] | None = field(
+        default=None, metadata={"help": "a range of the recipe, as noise=0,5 (repeatable)", "metavar": "FIELD=VALUE"}
+    )
     crops: int | None = field(default=None, metadata={"help": "how many, of the photographs in turn; None: one of each"})
     size: int = field(default=256, metadata={"help": "side of a crop in pixels; a larger photograph is cut at random"})
     seed: int = field(default=0, metadata={"help": "of crops, degradations and restorations"})
@@ -82,13 +85,14 @@ def read_trials(folder: Path, output: Path, options: TrialOptions) -> tuple[list
     are asked for, chance chooses; what is drawn for a crop depends on the seed, its name, and how often that was cut before.
 
     Raises:
-        InputError: no such folder, recipe or photograph, or none is large enough.
+        InputError: no such folder, recipe, range of it or photograph, or none is large enough.
     """
     from diffbir_jax.degradation.recipes import find_recipe
+    from diffbir_jax.degrade import read_setting
     from diffbir_jax.imaging.paths import outputs_for
     from diffbir_jax.imaging.reading import read_image
 
-    recipe = find_recipe(options.recipe)
+    recipe = find_recipe(options.recipe, dict(map(read_setting, options.set or ())))
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a folder of photographs")
     named = [(target.relative_to(output).with_suffix("").as_posix(), path) for path, target in outputs_for([folder], output)]

@@ -84,7 +84,7 @@ class Conv3x3(nn.Module):
         """The convolution of x, or of silu(x * factor + summand) where `affine` gives them."""
         if self.implementation not in IMPLEMENTATIONS:
             raise InputError(f"conv implementation is {self.implementation!r}; give one of {', '.join(IMPLEMENTATIONS)}")
-        kernel = self._kernel(x.shape[-1]).astype(self.dtype)
+        kernel = jnp.asarray(self._kernel(x.shape[-1]), self.dtype)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)[None, None, None]
         if kernel.ndim == 3:
             return winograd_of_points(x.astype(self.dtype), affine, kernel, BY_POINTS[len(kernel)], self.scale) + bias
@@ -93,7 +93,7 @@ class Conv3x3(nn.Module):
         x, form = enlarged(activated(x, affine, self.dtype), self.scale), ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=form) + bias
 
-    def _kernel(self, channels: int) -> Array:
+    def _kernel(self, channels: int) -> Any:
         if self.has_variable("params", "kernel"):
             held = self.get_variable("params", "kernel")
             if jnp.ndim(held) == 3:

@@ -5,7 +5,8 @@ python -m diffbir_jax.training.aot --topology v5e:4x4 --config configs/stage2_v2
 
 Topologies: v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4 and others of libtpu's; a100:8 and h100:8, or a100:2x8 for two hosts of 8. Needs
 the extra `aot`, no accelerator. Memory and collectives are the compiler's; FLOPs are XLA's count of the program as traced; the
-roofline is the longest of computing, memory traffic and communication at the chip's published peaks: a bound from below.
+roofline is the longest of computing, memory traffic and communication at the chip's published peaks: a bound from below. TPU
+programs are compiled with XLA's least effort (`jax_exec_time_optimization_effort` -1), so that they compile in minutes.
 """
 
 import argparse
@@ -214,6 +215,7 @@ def _work(args: argparse.Namespace, overrides: list[str]) -> int:
     config = read_config(args.config, overrides)
     os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_autotune_level=0"
+    import jax
     import jax.numpy as jnp
 
     from diffbir_jax.models.attention import best_implementation
@@ -224,7 +226,10 @@ def _work(args: argparse.Namespace, overrides: list[str]) -> int:
     if config.attention_implementation == "auto":
         config.attention_implementation = best_implementation(devices[0], jnp.dtype(PRECISIONS[config.precision]))
     check(config)
-    options = None if devices[0].platform == "tpu" else GPU_OPTIONS
+    on_tpu = devices[0].platform == "tpu"
+    options = None if on_tpu else GPU_OPTIONS
+    if on_tpu:
+        jax.config.update("jax_exec_time_optimization_effort", -1.0)
     print(f"{args.topology}: {len(devices)} devices", flush=True)
     if args.program == "restore":
         config.remat = False

@@ -38,7 +38,7 @@ def traffic(text: str) -> Traffic:
     """The traffic of one device in one run of a compiled program, from `Compiled.as_text()`.
 
     An instruction reads its operands and writes its result once, which no cache lessens; a slice of a larger array reads only what
-    it returns. A loop whose count XLA does not state counts once.
+    it returns. A loop runs as often as XLA states, or as the one number that its condition compares with, or else counts once.
     """
     computations, entry = parse(text)
     moved, counts, sizes = 0, Counter(), Counter()
@@ -75,15 +75,22 @@ def executed(computations: dict[str, Computation], name: str, times: int = 1):
     for instruction in computations[name].values():
         called = re.findall(r"(?:body|calls|to_apply|\w+_computations?)=\{?%?([\w.\-]+)", instruction.rest)
         if instruction.operation == "while":
-            count = re.search(r'known_trip_count["=:{]+n"?:"?(\d+)', instruction.rest)
             body = re.search(r"body=%?([\w.\-]+)", instruction.rest)[1]
-            yield from executed(computations, body, times * (int(count[1]) if count else 1))
+            yield from executed(computations, body, times * _runs(instruction, computations))
         elif instruction.operation in ("call", "async-start") and called:
             yield from executed(computations, called[0], times)
         elif instruction.operation == "conditional":
             yield from executed(computations, called[0], times)
         else:
             yield times, instruction, computations[name]
+
+
+def _runs(loop: Instruction, computations: dict[str, Computation]) -> int:
+    if stated := re.search(r'known_trip_count["=:{]+n"?:"?(\d+)', loop.rest):
+        return int(stated[1])
+    condition = computations[re.search(r"condition=%?([\w.\-]+)", loop.rest)[1]]
+    limits = [int(x.inside) for x in condition.values() if x.operation == "constant" and x.inside.isdigit()]
+    return limits[0] if len(limits) == 1 else 1
 
 
 def _moved(instruction: Instruction, scope: Computation, computations: dict[str, Computation]) -> int:

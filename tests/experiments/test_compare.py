@@ -37,7 +37,7 @@ def ran(flags, tmp_path_factory):
 def test_methods_are_measured_beside_each_other(ran):
     output, found = ran
     settings = {each["setting"]: each for each in found["settings"]}
-    assert list(settings) == ["bicubic", "nlm", "stage1", "result", "guided", "best-filter", "perfect"]
+    assert list(settings) == ["bicubic", "nlm", "stage1", "result", "guided", "best-filter", "autoencoder", "perfect"]
     assert settings["perfect"]["metrics"]["psnr"]["infinite_left_out"] == 2
     assert settings["perfect"]["metrics"]["ssim"]["mean"] == settings["perfect"]["metrics"]["sharpness"]["median"] == 1
     assert settings["bicubic"]["psnr_over_bicubic"] == 0 and settings["stage1"]["colour_shift_from_stage1"] == 0
@@ -62,7 +62,7 @@ def test_a_runner_without_weights_that_was_asked_for_is_no_success(flags, tmp_pa
 def test_the_sheet_shows_the_methods_beside_input_and_original(ran):
     output, _ = ran
     sheet = read_image(output / "sheet.png")
-    assert sheet.shape == (24 + 2 * 192, 8 * 192, 3)  # without the best filter
+    assert sheet.shape == (24 + 2 * 192, 8 * 192, 3)  # without the bounds
     assert np.allclose(sheet[24:216, -192:], sheet[24:216, -384:-192])  # perfect, original
 
 
@@ -93,3 +93,12 @@ def test_non_local_means_remove_noise():
     clean = np.full((48, 48, 3), 0.5, np.float32)
     noisy = np.clip(clean + 0.03 * np.random.default_rng(0).standard_normal(clean.shape), 0, 1).astype(np.float32)
     assert np.abs(compare.denoised(noisy) - clean).mean() < 0.5 * np.abs(noisy - clean).mean()
+
+
+def test_the_autoencoder_alone_is_a_bound(small_model):
+    image = np.random.default_rng(0).random((60, 60, 3), np.float32)
+    [found] = compare.reconstructed(small_model, [image]).images
+    net, params = small_model.nets["autoencoder"], {"params": small_model.params["autoencoder"]}
+    padded = jax.numpy.pad(image, ((0, 4), (0, 4), (0, 0)), "edge")[None]
+    through = net.apply(params, net.apply(params, padded, method="encode"), method="decode")
+    assert np.allclose(found, np.clip(through, 0, 1)[0, :60, :60], atol=1e-5)

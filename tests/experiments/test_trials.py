@@ -30,6 +30,16 @@ def test_the_small_image_is_the_degraded_one_before_it_was_enlarged(photographs)
         assert np.array_equal(apply([Resize(128, 128, "bicubic"), Quantise()], trial.small), trial.lq)
 
 
+def test_ranges_of_the_recipe_can_be_set(photographs):
+    little, much = (
+        read(photographs, recipe="codeformer", set=["downsample=1,1", "blur.sigma=0.1,0.1", f"noise={noise},{noise}"])[0]
+        for noise in (0, 15)
+    )
+    for a, b in zip(little, much, strict=True):
+        assert np.array_equal(a.original, b.original)
+        assert fidelity.psnr(a.lq, a.original) > fidelity.psnr(b.lq, a.original) + 1
+
+
 def test_photographs_are_cut_in_turn_and_anew(photographs):
     found, _ = read(photographs, crops=3)
     names = [trial.name for trial in found]
@@ -64,6 +74,8 @@ def test_sharpness_is_in_proportion_to_the_reference_and_colours_are_signed():
         (["--size", "32"], "size is 32; give at least 64"),
         (["--size", "300"], "no photograph of .* holds a crop of 300 pixels"),
         (["--recipe", "rain"], "no recipe is called 'rain'"),
+        (["--set", "rain=1,2"], "rain"),
+        (["--set", "noise"], "--set 'noise' has no value"),
         (["--metrics", "beauty"], "no metric is called 'beauty'"),
         (["--model", "huge"], "model 'huge' is neither"),
     ],

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -23,6 +24,13 @@ def test_a_loop_counts_as_often_as_it_runs():
     product = lambda x, _: (x @ x, None)  # noqa: E731
     few, many = (traffic(compiled(lambda x, n=n: jax.lax.scan(product, x, length=n)[0], x)).bytes for n in (10, 110))
     assert (many - few) / 100 == pytest.approx(once, rel=0.5)  # XLA adds copies of its own
+
+
+def test_a_loop_whose_count_is_not_stated_is_read_off_its_condition():
+    x = jnp.zeros((256, 256))
+    stated = compiled(lambda x: jax.lax.scan(lambda x, _: (x @ x, None), x, length=50)[0], x)
+    bare = re.sub(r'"known_trip_count":\{"n":"50"\},?', "", stated)
+    assert bare != stated and traffic(bare) == traffic(stated)
 
 
 def test_collectives_are_counted_with_their_bytes():

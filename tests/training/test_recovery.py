@@ -52,7 +52,8 @@ def state_of(workdir, config):
 
 def start(folder, photos, changes, *where, devices=1):
     """A run in a process of its own."""
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    xla = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    flags = {"XLA_FLAGS": xla, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     command = [
         sys.executable,
         str(ROOT / "tests/training/runs.py"),
