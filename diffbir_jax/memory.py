@@ -41,11 +41,14 @@ def what_to_tile(model: Model, lq: Size, frame: Size, options: RestoreOptions, b
     if options.tiles != "auto":
         return Tiled(*4 * (options.tiles == "on",))
     budget = available() if options.memory_budget is None else parse_bytes(options.memory_budget)
-    needed = needs(model, lq, frame, batch, options.cfg != 1, options.guidance_space == "rgb" and options.guidance_scale > 0)
+    rgb = options.guidance_space == "rgb" and options.guidance_scale > 0
+    needed = needs(model, lq, frame, batch, options.cfg != 1, rgb, options.reuse_depth or 0)
     return Tiled(**{stage: need > budget for stage, need in needed.items()})
 
 
-def needs(model: Model, lq: Size, frame: Size, batch: int = 1, text: bool = False, rgb: bool = False) -> dict[str, int]:
+def needs(
+    model: Model, lq: Size, frame: Size, batch: int = 1, text: bool = False, rgb: bool = False, depth: int = 0
+) -> dict[str, int]:
     """Bytes at the peak of each stage when it is not tiled: parameters, images and what the network holds at once.
 
     The numbers of maps were read from XLA's memory analysis (CPU, float32), where they are proportional to the pixels; MARGIN is
@@ -54,6 +57,7 @@ def needs(model: Model, lq: Size, frame: Size, batch: int = 1, text: bool = Fals
     Args:
         text: two network calls a step, with and without the prompt.
         rgb: guidance through the decoder, whose backward pass holds every map.
+        depth: of the UNet's part that is computed while the rest is reused, which keeps a map a stage and a wider one; 0: no reuse.
     """
     auto, unet = model.nets["autoencoder"], model.nets["unet"]
     at_lq, at_frame = batch * np.prod(lq, dtype=float), batch * np.prod(frame, dtype=float)
@@ -62,10 +66,11 @@ def needs(model: Model, lq: Size, frame: Size, batch: int = 1, text: bool = Fals
     control = model.nets["control"]
     embedding = 2 * control.cond_channels[0] * at_frame if isinstance(control, ControlNet) else 0  # of the image, at its size
     backward = rgb * 10 * (auto.blocks + 1) * sum(c / 4**i for i, c in enumerate(auto.channels)) * at_frame
+    kept = 2 * (2 + depth) if depth else 0
     maps = {
         "stage1": stage1_maps(model.nets["stage1"]) * at_lq,
         "encode": 3.1 * auto.channels[0] * at_frame,
-        "diffusion": (1 + text) * (18.3 + 256 / unet.head_dim) * unet.channels[0] * latent + embedding + backward,
+        "diffusion": (1 + text) * (18.3 + 256 / unet.head_dim + kept) * unet.channels[0] * latent + embedding + backward,
         "decode": decode * at_frame,
     }
     return {stage: round(_held(model.params, at_frame) + MARGIN * 4 * numbers) for stage, numbers in maps.items()}

@@ -21,8 +21,13 @@ PRECISIONS = {"f32": "float32", "bf16": "bfloat16"}
 STAGE1 = ("own", "realesrgan", "none")
 OPEN = {  # the paper's, where a model says nothing
     "steps": 50, "sampler": "ddpm", "start": "noise", "strength": 1.0, "noise_aug": 0, "prompt": "", "negative_prompt": "",
-    "cfg": 1.0,
+    "cfg": 1.0, "reuse": 1, "reuse_depth": 1,
 }  # fmt: skip
+SPEEDS = {  # what they mean for what is left open; fewer steps, and their sampler, where the model's own are more
+    "exact": {},
+    "balanced": {"steps": 20, "sampler": "unipc", "reuse": 2, "reuse_depth": 2},
+    "fast": {"steps": 10, "sampler": "unipc", "reuse": 2, "reuse_depth": 1},
+}
 
 
 def _option(default, help: str, **metadata):
@@ -40,8 +45,13 @@ class RestoreOptions:
     upscale: int | float = _option(1.0, "output size over input size, 1 to 8", least=1, most=8)
     long_side: int | None = _option(None, "the output's longer side in pixels, instead of --upscale", least=16)
     resize_back: bool = _option(False, "bring the result back to the input's size")
+    speed: str = _option("exact", "balanced and fast: fewer steps, more reuse, where these are left open", choices=tuple(SPEEDS))
     steps: int | None = _option(None, "denoising steps, 1 to 1000; None: as the model prefers", least=1, most=1000)
     sampler: str | None = _option(None, "how the steps are taken; None: as the model prefers", choices=SAMPLERS)
+    reuse: int | None = _option(
+        None, "control and what lies deep in the UNet are computed at every so many evaluations, 1: at all", least=1, most=1000
+    )
+    reuse_depth: int | None = _option(None, "stages of the UNet, the finest first, that --reuse computes at all", least=1)
     eta: int | float = _option(0.0, "noise that ddim adds: 0 none, 1 as much as ddpm", least=0, most=1)
     start: str | None = _option(None, "noise, or stage 1's latent as far diffused; None: as the model prefers", choices=STARTS)
     strength: int | float | None = _option(
@@ -56,6 +66,8 @@ class RestoreOptions:
     prompt: str | None = _option(None, "what the photograph shows; None: as the model prefers")
     negative_prompt: str | None = _option(None, "what the result should not be like; None: as the model prefers")
     cfg: int | float | None = _option(None, "classifier-free guidance, 1: none; None: as the model prefers", least=0, most=100)
+    cfg_start: int = _option(1001, "cfg acts, and costs, at steps t with t + 1 below this", least=-1, most=1001)
+    cfg_stop: int = _option(-1, "cfg acts, and costs, at steps t with t + 1 above this", least=-1, most=1001)
     rescale_cfg: bool = _option(False, "let cfg grow along the way")
     guidance_scale: int | float = _option(0.0, "0: most realistic; larger: closer to stage 1", least=0)
     guidance_space: str = _option("latent", "where guidance measures the distance to stage 1", choices=SPACES)
@@ -87,14 +99,20 @@ class RestoreOptions:
                 raise InputError(f"{of}-overlap is {overlap}; give at most half of {of}-tile, {tile // 2}")
 
     def completed(self, defaults: Mapping[str, Any]) -> "RestoreOptions":
-        """With a model's choices (by field name), then the paper's, where this says None.
+        """With what the speed means, then a model's choices (by field name), then the paper's, where this says None.
 
         Raises:
-            InputError: a strength below 1 from noise; an eta without ddim or a negative prompt at cfg 1, which would do nothing.
+            InputError: a strength below 1 from noise; what would do nothing: an eta without ddim, a negative prompt or an interval
+                at cfg 1, a reuse_depth at reuse 1; or an interval that holds no step.
         """
-        left = {name: defaults.get(name, value) for name, value in OPEN.items() if getattr(self, name) is None}
+        chosen, faster = {**OPEN, **defaults}, SPEEDS[self.speed]
+        enough = chosen["steps"] <= faster.get("steps", chosen["steps"])
+        chosen |= {name: value for name, value in faster.items() if not (enough and name in ("steps", "sampler"))}
+        left = {name: chosen[name] for name in OPEN if getattr(self, name) is None}
         if self.start == "noise":
             left["strength"] = self.strength or 1.0
+        if (self.reuse or left["reuse"]) == 1:
+            left.pop("reuse_depth", None)
         options = replace(self, **left)
         if options.start == "noise" and options.strength < 1:
             raise InputError(f"strength is {options.strength}, which needs --start condition: noise alone takes all the steps")
@@ -102,6 +120,13 @@ class RestoreOptions:
             raise InputError(f"eta is {options.eta} and sampler is {options.sampler}; only --sampler ddim takes an eta")
         if self.negative_prompt and options.cfg == 1 and not options.rescale_cfg:
             raise InputError("negative-prompt has no effect at cfg 1; give --cfg 4, say, and a model that takes text")
+        interval = self.cfg_start < 1001 or self.cfg_stop > -1
+        if interval and options.cfg == 1 and not options.rescale_cfg:
+            raise InputError("cfg-start and cfg-stop have no effect at cfg 1; give --cfg 4, say, and a model that takes text")
+        if self.cfg_start - self.cfg_stop < 2:
+            raise InputError(f"cfg-start is {self.cfg_start} and cfg-stop is {self.cfg_stop}; no step lies between, give --cfg 1")
+        if self.reuse_depth and options.reuse == 1:
+            raise InputError(f"reuse-depth is {self.reuse_depth}, which has no effect at reuse 1; give --reuse 2, say")
         return options
 
 

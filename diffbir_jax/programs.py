@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Float32, Int, Key, Num
 
 from diffbir_jax import executables
 from diffbir_jax.diffusion import guidance, noise
+from diffbir_jax.diffusion.reuse import clock, reusing
 from diffbir_jax.diffusion.samplers import SAMPLERS
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, Schedule, below
 from diffbir_jax.diffusion.tiling import tiled, tiled_decode
@@ -52,6 +53,8 @@ class Plan(NamedTuple):
     region: bool
     repeats: int
     text: str  # "": one network call a step; "cfg" or "rescaled": one with and one without the prompt
+    interval: bool  # the call without is made at some steps only
+    depth: int  # of the UNet's part that every evaluation computes, while the rest is reused; 0: nothing is
     tile: int  # latent pixels; 0: the whole latent at once
     overlap: int
     sees_image: bool  # the control branch is a ControlNet, whose condition is the frame, not its latent
@@ -73,6 +76,8 @@ class Shared(NamedTuple):
     control_strength: Float[np.ndarray | Array, ""]
     cfg: Float[np.ndarray | Array, ""]
     noise_aug: Int[np.ndarray | Array, ""]
+    cfg_window: Int[np.ndarray | Array, "2"] | None
+    reuse: Int[np.ndarray | Array, ""] | None
 
 
 class Each(NamedTuple):
@@ -101,8 +106,10 @@ def plan_of(model: Model, options: RestoreOptions, tile: bool, replay: bool, kee
     """The plan of completed options.
 
     Raises:
-        InputError: noise is to be added to a condition that is no latent.
+        InputError: noise is to be added to a condition that is no latent, or the UNet has fewer stages than `reuse_depth`.
     """
+    if options.reuse > 1 and options.reuse_depth > (most := model.nets["unet"].connections):
+        raise InputError(f"reuse-depth is {options.reuse_depth}; this model's UNet has {most} stages, give 1 to {most}")
     sees_image = isinstance(model.nets["control"], ControlNet)
     if sees_image and options.noise_aug:
         raise InputError("noise-aug diffuses a latent, and this model's ControlNet is given the image; leave it out")
@@ -111,6 +118,7 @@ def plan_of(model: Model, options: RestoreOptions, tile: bool, replay: bool, kee
         options.sampler, len(rows_of(model, options).t), options.start, options.guidance_space,
         options.guidance_weights == "region", options.guidance_repeats,
         "rescaled" if options.rescale_cfg else "cfg" if options.cfg != 1 else "",
+        (options.cfg_stop, options.cfg_start) != guidance.ALWAYS, options.reuse_depth if options.reuse > 1 else 0,
         tile * options.diffusion_tile // factor, tile * options.diffusion_overlap // factor, sees_image, replay, keep,
     )  # fmt: skip
 
@@ -121,7 +129,10 @@ def shared_of(model: Model, options: RestoreOptions) -> Shared:
     guidance_scale, control_strength, cfg = map(np.asarray, scales)
     window = np.array([options.guidance_stop, options.guidance_start], np.int32)
     rows, noise_aug = rows_of(model, options), np.array(options.noise_aug, np.int32)
-    return Shared(rows, guidance_scale, window, control_strength, cfg, noise_aug)
+    cfg_window = (options.cfg_stop, options.cfg_start)
+    cfg_window = np.array(cfg_window, np.int32) if cfg_window != guidance.ALWAYS else None
+    reuse = np.array(options.reuse, np.int32) if options.reuse > 1 else None
+    return Shared(rows, guidance_scale, window, control_strength, cfg, noise_aug, cfg_window, reuse)
 
 
 def latent_shape(model: Model, frame: Size, batch: int = 1) -> tuple[int, int, int, int]:
@@ -184,9 +195,9 @@ def _images(batch: int, shape: Size) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((batch, *shape, 3), jnp.float32)
 
 
-def _call(model: Model, params: dict[str, Any], name: str, *inputs: Any, method: str | None = None) -> Any:
+def _call(model: Model, params: dict[str, Any], name: str, *inputs: Any, method: str | None = None, **how: Any) -> Any:
     held, inputs = jax.lax.optimization_barrier((params[name], inputs)) if model.casts else (params[name], inputs)
-    return model.nets[name].apply({"params": held}, *inputs, method=method)
+    return model.nets[name].apply({"params": held}, *inputs, method=method, **how)
 
 
 def stage1_program(model: Model, mesh: Mesh, batch: int, shape: Size) -> Callable[[Image], Image]:
@@ -246,7 +257,9 @@ def _example_shared(model: Model, plan: Plan) -> Shared:
     row = SAMPLERS[plan.sampler].rows(1, schedule_of(model), 0.0)
     rows = type(row)(*(jax.ShapeDtypeStruct((plan.rows, *column.shape[1:]), column.dtype) for column in row))
     zero = np.zeros((), np.float32)
-    return Shared(rows, zero, np.zeros(2, np.int32), zero, zero, np.zeros((), np.int32))
+    number, window = np.zeros((), np.int32), np.zeros(2, np.int32)
+    more = (window if plan.interval else None, number if plan.depth else None)
+    return Shared(rows, zero, window, zero, zero, number, *more)
 
 
 def _sample(model: Model, plan: Plan, params: Any, clean: Latent, frames: Image | None, each: Each, shared: Shared) -> tuple:
@@ -258,21 +271,35 @@ def _sample(model: Model, plan: Plan, params: Any, clean: Latent, frames: Image 
     factor = model.nets["autoencoder"].downsampling_factor
     cond = pixel_unshuffle(frames, factor) if plan.sees_image else cond_latent  # of the latent's size, so that tiles fit both
 
-    def network(z_t: Latent, t: Num[Array, "B"], given: tuple[Any, Array]) -> Latent:
+    def network(z_t: Latent, t: Num[Array, "B"], given: tuple[Any, Array]) -> Any:
         context, cond = given
         if plan.sees_image:
             cond = pixel_shuffle(cond, factor)
         control = call("control", z_t, t, context, cond)
-        return call("unet", z_t, t, context, tuple(shared.control_strength * c for c in control))
+        control = tuple(shared.control_strength * c for c in control)
+        if not plan.depth:
+            return call("unet", z_t, t, context, control)
+        prediction, deep = call("unet", z_t, t, context, control, depth=plan.depth)
+        return prediction, (deep, control[: plan.depth])
+
+    def shallow(z_t: Latent, t: Num[Array, "B"], given: tuple[Any, Array], kept: tuple[Array, tuple[Array, ...]]) -> Latent:
+        deep, control = kept
+        return call("unet", z_t, t, given[0], control, depth=plan.depth, deep=deep)
 
     covered = tuple(-(-each.size.max(0) // factor))  # the rest of every frame is padding
-    network = tiled(network, plan.tile, plan.overlap, TILES_AT_ONCE, covered) if plan.tile else network
+    networks = (network, shallow) if plan.depth else (network,)
+    if plan.tile:
+        keeps = (bool(plan.depth), False)
+        networks = [tiled(f, plan.tile, plan.overlap, TILES_AT_ONCE, covered, k) for f, k in zip(networks, keeps, strict=False)]
     with_text, without = (each.context, cond), (each.uncond, cond)
-
-    def plain(z_t: Latent, t: Num[Array, "B"]) -> Latent:
-        return network(z_t, t, with_text)
-
-    predict = guidance.cfg(network, with_text, without, shared.cfg, plan.text == "rescaled") if plan.text else plain
+    ways = []
+    if plan.text:
+        ways.append([guidance.cfg(f, with_text, without, shared.cfg, plan.text == "rescaled") for f in networks])
+    if not plan.text or plan.interval:
+        ways.append([lambda z_t, t, *kept, f=f: f(z_t, t, with_text, *kept) for f in networks])
+    ticks = clock() if plan.depth else None
+    predicts = [reusing(*way, shared.reuse, ticks, clean) if plan.depth else way[0] for way in ways]
+    predict = guidance.within(tuple(shared.cfg_window), *predicts) if plan.interval else predicts[0]
 
     def reporting(z_t: Latent, t: Num[Array, "B"]) -> Latent:
         if _listeners:

@@ -18,6 +18,11 @@ ALWAYS: Window = (-1, 1001)
 PATCH = 2
 
 
+def _in(window: Window, t: ArrayLike) -> ArrayLike:
+    stop, start = window
+    return (stop < t + 1) & (t + 1 < start)
+
+
 def free(z0: Latent, t: Int[Array, ""]) -> Latent:
     """No guidance."""
     return jnp.zeros_like(z0)
@@ -31,8 +36,7 @@ def _descent(distance: Callable[[Latent], Float[Array, ""]], scale: ArrayLike, r
         return moved - z0
 
     def guide(z0: Latent, t: Int[Array, ""]) -> Latent:
-        stop, start = window
-        active = (stop < t + 1) & (t + 1 < start) & (jnp.asarray(scale) != 0)
+        active = _in(window, t) & (jnp.asarray(scale) != 0)
         return jax.lax.cond(active, moves, jnp.zeros_like, z0)
 
     return guide
@@ -109,24 +113,40 @@ def _sobel(x: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
     return jnp.hypot(rows[:, :, 2:] - rows[:, :, :-2], columns[:, 2:] - columns[:, :-2])
 
 
-def cfg(
-    predict: Callable[[Latent, Num[Array, "B"], Any], Latent], cond: Any, uncond: Any, w: ArrayLike, rescaled: bool = False
-) -> Predict:
+def cfg(predict: Callable[..., Any], cond: Any, uncond: Any, w: ArrayLike, rescaled: bool = False) -> Callable[..., Any]:
     """Classifier-free guidance: uncond + w (cond - uncond), both from one call on twice the batch.
 
     Args:
-        predict: (z_t, t, conditions) -> eps or v.
+        predict: (z_t, t, conditions) -> eps or v, or as in reuse.py: what it keeps is of both.
         cond: the conditions, any tree of arrays with B first; `uncond` is the same tree for the negative prompt.
         w: the scale, may be traced; 1 gives `cond` alone.
         rescaled: let w grow along the way: 1 + w (1 - cos(pi ((1000 - t) / 1000)^5)) / 2.
     """
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cond, uncond)
 
-    def predict_guided(z_t: Latent, t: Num[Array, "B"]) -> Latent:
-        with_text, without = jnp.split(predict(jnp.concatenate([z_t, z_t]), jnp.concatenate([t, t]), both), 2)
+    def guided(predicted: Array, t: Num[Array, "B"]) -> Latent:
+        with_text, without = jnp.split(predicted, 2)
         if not rescaled:
             return without + w * (with_text - without)
         w_t = 1 + w * (1 - jnp.cos(jnp.pi * ((1000 - t) / 1000) ** 5)) / 2
         return without + w_t[:, None, None, None] * (with_text - without)
 
+    def predict_guided(z_t: Latent, t: Num[Array, "B"], *kept: Any) -> Any:
+        predicted = predict(jnp.concatenate([z_t, z_t]), jnp.concatenate([t, t]), both, *kept)
+        return (guided(predicted[0], t), predicted[1]) if isinstance(predicted, tuple) else guided(predicted, t)
+
     return predict_guided
+
+
+def within(window: Window, inside: Predict, outside: Predict) -> Predict:
+    """`inside` at the window's steps, else `outside`: cfg in an interval (Kynkäänniemi et al. 2024, eq. 3), which elsewhere costs
+    no second evaluation.
+
+    Args:
+        window: (stop, start), may be traced: `inside` where stop < t + 1 < start.
+    """
+
+    def predict(z_t: Latent, t: Num[Array, "B"]) -> Latent:
+        return jax.lax.cond(_in(window, t[0]), inside, outside, z_t, t)
+
+    return predict

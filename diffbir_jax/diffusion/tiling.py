@@ -12,12 +12,14 @@ from jaxtyping import Array, Float, Int, Num
 from diffbir_jax.tiles import Grid, grid
 from diffbir_jax.types import Image, Latent
 
-Conditional = Callable[[Latent, Int[Array, "B"], Any], Latent]  # (z_t, t, conditions) -> eps or v
+Conditional = Callable[..., Any]  # (z_t, t, conditions) -> eps or v, or as in reuse.py
 Covered = tuple[ArrayLike, ArrayLike]  # height, width of the part of a latent that counts
 Cut = Callable[[Float[Array, "B h w _"]], Float[Array, "N th tw _"]]
 
 
-def tiled(predict: Conditional, tile: int, overlap: int, batch: int = 1, covered: Covered | None = None) -> Conditional:
+def tiled(
+    predict: Conditional, tile: int, overlap: int, batch: int = 1, covered: Covered | None = None, keeps: bool = False
+) -> Conditional:
     """`predict` over tiles, their predictions averaged with Gaussian weights.
 
     Args:
@@ -28,21 +30,24 @@ def tiled(predict: Conditional, tile: int, overlap: int, batch: int = 1, covered
         batch: tiles at once.
         covered: height and width that tiles are laid over, may be traced; the rest of the latent is padding, which is predicted
             as 0 and costs nothing. None: all of it.
+        keeps: `predict` returns a pair, of eps or v and what it keeps (see reuse.py); what comes after `given` was kept at
+            the same tiles.
 
     Raises:
         InputError: when called, the overlap is not less than the tile.
     """
 
-    def predict_tiled(z_t: Latent, t: Num[Array, "B"], given: Any) -> Latent:
+    def predict_tiled(z_t: Latent, t: Num[Array, "B"], given: Any, *kept: Any) -> Any:
         windows = grid(z_t.shape[1:3], (tile, tile), overlap, covered=covered)
 
         def inputs(x: Array, cut: Cut) -> Array:
             return cut(x) if x.ndim == 4 and x.shape[1:3] == z_t.shape[1:3] else jnp.tile(x, (batch, *[1] * (x.ndim - 1)))
 
-        def network(cut: Cut) -> Array:
-            return predict(cut(z_t), jnp.tile(t, batch), jax.tree.map(lambda x: inputs(x, cut), given))
+        def network(cut: Cut, *kept: Any) -> Any:
+            return predict(cut(z_t), jnp.tile(t, batch), jax.tree.map(lambda x: inputs(x, cut), given), *kept)
 
-        return _blended(network, windows, z_t.shape, batch)
+        blended, keep = _blended(network, windows, z_t.shape, batch, kept=kept, keeps=keeps)
+        return (blended, keep) if keeps else blended
 
     return predict_tiled
 
@@ -68,19 +73,29 @@ def tiled_decode(
         b, h, w, _ = latent.shape
         windows = grid((h, w), (tile, tile), overlap, factor, covered)
         network = jax.checkpoint(lambda z: decode(z))
-        return _blended(lambda cut: network(cut(latent)), windows, (b, factor * h, factor * w, 3), 1, factor)
+        return _blended(lambda cut: network(cut(latent)), windows, (b, factor * h, factor * w, 3), 1, factor)[0]
 
     return decode_tiled
 
 
 def _blended(
-    network: Callable[[Cut], Array], windows: Grid, shape: tuple[int, ...], batch: int, factor: int = 1
-) -> Float[Array, "B H W C"]:
-    """The weighted sum of what `network` makes of the windows, `batch` at a time; groups beyond the last are not computed."""
+    network: Callable[..., Any],
+    windows: Grid,
+    shape: tuple[int, ...],
+    batch: int,
+    factor: int = 1,
+    kept: tuple[Any, ...] = (),
+    keeps: bool = False,
+) -> tuple[Float[Array, "B H W C"], Any]:
+    """The weighted sum of what `network` makes of the windows, `batch` at a time; groups beyond the last are not computed.
+
+    What the network keeps comes back stacked, groups first, as `kept` gives it.
+    """
     (rows, columns), sides = windows, windows.sides
     total = len(rows.starts) * len(columns.starts)
 
-    def group(done: Array, numbers: Int[Array, "K"]) -> tuple[Array, None]:
+    def group(done: Array, numbered: tuple[Int[Array, "K"], Any]) -> tuple[Array, Any]:
+        numbers, kept = numbered
         row, column = numbers // columns.used, numbers % columns.used
         real = numbers < rows.used * columns.used
         row = jnp.minimum(row, len(rows.starts) - 1)
@@ -90,14 +105,19 @@ def _blended(
             shape = (z.shape[0], *(side // factor for side in sides), z.shape[-1])
             return jnp.concatenate([jax.lax.dynamic_slice(z, (0, y[i], x[i], 0), shape) for i in range(batch)])
 
-        nothing = jnp.zeros((batch * shape[0], *sides, shape[-1]))
-        out = jax.lax.cond(real[0], lambda: network(cut).astype(jnp.float32), lambda: nothing)
+        def computed() -> tuple[Array, Any]:
+            out, *keep = network(cut, *kept) if keeps else (network(cut, *kept),)
+            return out.astype(jnp.float32), keep
+
+        like = jax.eval_shape(computed)[1] if keeps else []
+        nothing = jnp.zeros((batch * shape[0], *sides, shape[-1])), jax.tree.map(jnp.zeros_like, like)
+        out, keep = jax.lax.cond(real[0], computed, lambda: nothing)
         for i, part in enumerate(jnp.split(out, batch)):
             weights = real[i] * rows.weights[row[i]][:, None] * columns.weights[column[i]][None]
             at = (0, factor * y[i], factor * x[i], 0)
             old = jax.lax.dynamic_slice(done, at, part.shape)
             done = jax.lax.dynamic_update_slice(done, old + weights[None, :, :, None] * part, at)
-        return done, None
+        return done, keep[0] if keeps else None
 
     numbers = jnp.arange(total + -total % batch).reshape(-1, batch)
-    return jax.lax.scan(group, jnp.zeros(shape), numbers)[0]
+    return jax.lax.scan(group, jnp.zeros(shape), (numbers, kept))

@@ -58,15 +58,19 @@ class DownBlock(Block):
 
 
 class UpBlock(Block):
-    """One level on the way up; every stage takes one skip connection."""
+    """One level on the way up; every stage takes one skip connection. It may be called a few stages at a time, from the `first`."""
 
+    stages: int = 3
     resample: bool = True
 
     @nn.compact
-    def __call__(self, x: Map, skips: tuple[Array, ...], temb: Float[Array, "B E"], context: Context | None) -> Array:
-        for i, skip in enumerate(skips):
+    def __call__(
+        self, x: Map, skips: tuple[Array, ...], temb: Float[Array, "B E"], context: Context | None, first: int = 0
+    ) -> Array:
+        for i, skip in enumerate(skips, first):
             x = self.stage(i, jnp.concatenate([x, skip], axis=-1), temb, context)
-        return Upsample(self.conv_implementation, self.dtype, name="upsamplers_0")(x) if self.resample else x
+        done = first + len(skips) == self.stages
+        return Upsample(self.conv_implementation, self.dtype, name="upsamplers_0")(x) if self.resample and done else x
 
 
 class MidBlock(Block):
@@ -118,23 +122,36 @@ class UNetEncoder(nn.Module):
         options = {name: getattr(self, name) for name in ("attention_implementation", "conv_implementation", "dtype")}
         return cls(self.channels[level], **fields, **options, name=name)
 
+    @property
+    def connections(self) -> int:
+        """How many skip connections there are, and stages on the way up."""
+        return len(self.channels) * (self.blocks + 1)
+
     def encode(
-        self, x: Map, t: Num[Array, "B"], context: Context | None, hint: Float[Array, "B H W {self.channels[0]}"] | None = None
+        self,
+        x: Map,
+        t: Num[Array, "B"],
+        context: Context | None,
+        hint: Float[Array, "B H W {self.channels[0]}"] | None = None,
+        depth: int | None = None,
     ) -> tuple[Array, tuple[Array, ...], Float[Array, "B E"]]:
         """The middle's output, the skip connections in the order they arise, and the timestep embedding.
 
-        `hint` is added after the first convolution.
+        `hint` is added after the first convolution. With a `depth` it stops at that many skip connections, at the last one's map.
         """
         assert (context is None) == (self.context_dim is None), "context goes with context_dim"
         temb = TimestepEmbedding(self.channels[0], self.dtype, name="time_embedding")(t)
         x = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype, name="conv_in")(x)
         x = x if hint is None else x + hint
-        skips = (x,)
+        skips, most = (x,), self.connections if depth is None else depth
         for i in range(len(self.channels)):
-            resample = i + 1 < len(self.channels)
-            x, more = self.block(DownBlock, i, f"down_blocks_{i}", blocks=self.blocks, resample=resample)(x, temb, context)
+            if (left := most - len(skips)) == 0:
+                break
+            options = {"blocks": min(self.blocks, left), "resample": self.blocks < left}
+            x, more = self.block(DownBlock, i, f"down_blocks_{i}", **options)(x, temb, context)
             skips += more
-        x = self.block(MidBlock, -1, "mid_block", attention=any(self.attention))(x, temb, context)
+        if depth is None:
+            x = self.block(MidBlock, -1, "mid_block", attention=any(self.attention))(x, temb, context)
         return x, skips, temb
 
 
@@ -154,20 +171,42 @@ class UNet(UNetEncoder):
         t: Num[Array, "B"],
         context: Context | None,
         control: tuple[Array, ...] | None = None,
-    ) -> Float[Array, "B h w {self.out_channels}"]:
-        """The prediction at steps t of 1000, float32.
+        depth: int | None = None,
+        deep: Map | None = None,
+    ) -> Float[Array, "B h w {self.out_channels}"] | tuple[Float[Array, "B h w {self.out_channels}"], Array]:
+        """The prediction at steps t of 1000, float32; with a `depth` and no `deep` also the map to be given as `deep`.
 
         Args:
             control: as `LAControlNet` returns it, times the control strength: one map for every skip connection, in the order they
                 arise, the middle's last; each is added.
+            depth: how many stages, the last on the way up and the first on the way down, 1 to `connections`, are computed at every
+                step, while what lies deeper changes little and may be reused (DeepCache, Ma et al. 2024, section 3.2).
+            deep: the map that the last `depth` stages were given at an earlier step. Nothing deeper is computed, and `control` is
+                the first `depth` maps alone.
         """
-        x, skips, temb = self.encode(z_t, t, context)
+        x, skips, temb = self.encode(z_t, t, context, depth=None if deep is None else depth)
         if control is not None:
-            x = x + control[-1]
-            skips = tuple(skip + c for skip, c in zip(skips, control[:-1], strict=True))
-        for i in range(len(self.channels)):
-            skips, taken = skips[: -self.blocks - 1], skips[: -self.blocks - 2 : -1]
-            x = self.block(UpBlock, -1 - i, f"up_blocks_{i}", resample=i + 1 < len(self.channels))(x, taken, temb, context)
+            x = x + control[-1] if deep is None else x
+            maps = control[:-1] if deep is None else control
+            skips = tuple(skip + c for skip, c in zip(skips, maps, strict=True))
+        levels, stages = len(self.channels), self.blocks + 1
+        options = [{"stages": stages, "resample": i + 1 < levels} for i in range(levels)]
+        blocks = [self.block(UpBlock, -1 - i, f"up_blocks_{i}", **of) for i, of in enumerate(options)]
+
+        def climbed(x: Array, skips: tuple[Array, ...], begin: int, end: int) -> Array:
+            """x after the stages from `begin` to before `end`."""
+            for i, block in enumerate(blocks):
+                first, last = (min(max(at - i * stages, 0), stages) for at in (begin, end))
+                if first < last:
+                    skips, taken = skips[: first - last], skips[: first - last - 1 : -1]
+                    x = block(x, taken, temb, context, first)
+            return x
+
+        shallow, keep = self.connections if depth is None else depth, depth is not None and deep is None
+        if deep is None:
+            deep = climbed(x, skips[shallow:], 0, self.connections - shallow)
+        x = climbed(deep, skips[:shallow], self.connections - shallow, self.connections)
         x = nn.silu(nn.GroupNorm(self.groups, epsilon=1e-5, dtype=self.dtype, name="conv_norm_out")(x))
         conv = partial(nn.Conv, self.out_channels, (3, 3), kernel_init=ZERO, dtype=self.dtype)
-        return conv(name="conv_out")(x).astype(jnp.float32)
+        prediction = conv(name="conv_out")(x).astype(jnp.float32)
+        return (prediction, deep) if keep else prediction

@@ -50,7 +50,7 @@ def image_flops(config: ConfigDict, setup: Setup) -> float:
 
     Attention is traced whole: XLA counts a loop's body once. Convolutions count as defined. What `remat` computes again counts too.
     """
-    nets = {name: _whole(net) for name, net in setup.nets.items()}
+    nets = {name: whole(net) for name, net in setup.nets.items()}
     objective = make_objective(config, setup._replace(nets=nets))
     gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (setup.params, setup.frozen))
@@ -58,22 +58,35 @@ def image_flops(config: ConfigDict, setup: Setup) -> float:
     return float(lowered.cost_analysis()["flops"])
 
 
-def evaluation_flops(nets: dict[str, Any], params: dict[str, Any], latent: tuple[int, ...]) -> float:
-    """FLOPs of one evaluation of the control branch and the UNet, counted as in `image_flops`."""
+def evaluation_flops(nets: dict[str, Any], params: dict[str, Any], latent: tuple[int, ...], depth: int | None = None) -> float:
+    """FLOPs of one evaluation of the control branch and the UNet, counted as in `image_flops`; with a `depth` of one that reuses
+    what lies deeper in the UNet, and the control branch."""
     z_t, t = jax.ShapeDtypeStruct(latent, jnp.float32), jax.ShapeDtypeStruct(latent[:1], jnp.int32)
     width = nets["unet"].context_dim
     context = width and jax.ShapeDtypeStruct((latent[0], 77, width), jnp.float32)
-    control, unet = (_whole(nets[name]) for name in ("control", "unet"))
+    control, unet = (whole(nets[name]) for name in ("control", "unet"))
+    small, *_, cond = control.example_inputs()
+    sides = (side * cond.shape[1] // small.shape[1] for side in latent[1:3])
+    cond = jax.ShapeDtypeStruct((latent[0], *sides, cond.shape[-1]), jnp.float32)
 
-    def evaluate(params, z_t, t, context):
-        signals = control.apply({"params": params["control"]}, z_t, t, context, z_t)
-        return unet.apply({"params": params["unet"]}, z_t, t, context, signals)
+    def full(params, z_t, t, context, cond):
+        signals = control.apply({"params": params["control"]}, z_t, t, context, cond)
+        return unet.apply({"params": params["unet"]}, z_t, t, context, signals, depth=depth), signals
 
-    lowered = jax.jit(evaluate).lower({name: params[name] for name in ("control", "unet")}, z_t, t, context)
+    def cheap(params, z_t, t, context, cond, signals, deep):
+        return unet.apply({"params": params["unet"]}, z_t, t, context, signals[:depth], depth=depth, deep=deep)
+
+    given = {name: params[name] for name in ("control", "unet")}, z_t, t, context, cond
+    if depth is None:
+        lowered = jax.jit(full).lower(*given)
+    else:
+        (_, deep), signals = jax.eval_shape(full, *given)
+        lowered = jax.jit(cheap).lower(*given, signals, deep)
     return float(lowered.cost_analysis()["flops"])
 
 
-def _whole(net: Any) -> Any:
+def whole(net: Any) -> Any:
+    """The network as it is counted."""
     net = as_stored(net)
     plain = {"attention_implementation": "einsum", "conv_implementation": "xla"}
     return net.clone(**{field: how for field, how in plain.items() if hasattr(net, field)})

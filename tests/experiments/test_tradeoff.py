@@ -13,22 +13,30 @@ from diffbir_jax.imaging.reading import read_image
 def ran(quick_folder, photographs, sized, tmp_path_factory):
     output = tmp_path_factory.mktemp("tradeoff")
     flags = ["--model", str(quick_folder), "--scales", "300,0", "--samplers", "heun", "--step-counts", "4,2"]
+    flags += ["--speeds", "exact", "--reuses", "2", "--many-steps", "3"]
     assert tradeoff.main([str(photographs), "--output", str(output), *sized, *flags]) == 0
     return output
 
 
 def test_every_setting_is_measured_on_every_crop(ran):
-    settings = ["scale_0", "scale_300", "heun_2", "heun_4"]
+    settings = ["scale_0", "scale_300", "heun_2", "heun_4", "many_3", "speed_exact", "reuse_2"]
     with (ran / "tradeoff.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["setting"], row["image"]) for row in rows] == [(s, i) for s in settings for i in ("chelsea_01", "petra_01")]
     found = json.loads((ran / "tradeoff.json").read_text())
     assert [each["setting"] for each in found["settings"]] == settings
-    assert [each["evaluations"] for each in found["settings"]] == [3, 3, 3, 7]  # Heun's last step takes one
+    assert [each["evaluations"] for each in found["settings"]] == [3, 3, 3, 7, 3, 3, 3]  # Heun's last step takes one
     assert all(each["seconds"] > 0 and each["images"] == 2 for each in found["settings"])
     assert found["options"]["seed"] == 0 and found["options"]["recipe"] == "codeformer+realesrgan"
     mean = np.mean([float(row["psnr"]) for row in rows if row["setting"] == "scale_300"])
     assert found["settings"][1]["metrics"]["psnr"]["mean"] == pytest.approx(mean)
+
+
+def test_what_is_faster_has_its_distance_and_its_cost(ran):
+    """The model's own steps are the many here: exact is no distance from them, reuse some, at fewer FLOPs."""
+    many, exact, reuse = json.loads((ran / "tradeoff.json").read_text())["settings"][-3:]
+    assert many["distance"] == exact["distance"] == 0 < reuse["distance"] < 10
+    assert reuse["gflops"] < 0.8 * exact["gflops"] == 0.8 * many["gflops"]
 
 
 def test_the_results_are_those_of_restore(ran, quick_folder):

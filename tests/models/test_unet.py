@@ -98,3 +98,24 @@ def test_an_unknown_attention_is_named():
     x = jnp.zeros((1, 2, 1, 8))
     with pytest.raises(InputError, match="fast.*chunked, cpu, einsum, xla, cudnn, flash"):
         attention(x, x, x, "fast")
+
+
+def test_the_shallow_part_given_its_own_deep_map_is_the_whole():
+    """At every depth, within a level and at its border, with the same parameters."""
+    net = UNet(channels=(8, 16), blocks=1, attention=(False, True), head_dim=8, context_dim=None, groups=4)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape, np.float32)), shapes(net))
+    z, sides = rng.standard_normal((1, 8, 8, 4), np.float32), ((8, 8), (8, 8), (4, 8), (4, 16), (4, 16))
+    control = tuple(rng.standard_normal((1, side, side, c), np.float32) for c, side in sides)
+
+    @jax.jit
+    def run(params, z, control):
+        call = partial(net.apply, {"params": params}, z, jnp.array([500]), None)
+        kept = [call(control, depth=depth) for depth in range(1, net.connections + 1)]
+        return call(control), kept, [call(control[: i + 1], depth=i + 1, deep=deep) for i, (_, deep) in enumerate(kept)]
+
+    whole, kept, shallow = run(params, z, control)
+    assert len(kept) == 4 and [deep.shape[1:] for _, deep in kept] == [(8, 8, 8), (8, 8, 16), (4, 4, 16), (4, 4, 16)]
+    for (prediction, _), again in zip(kept, shallow, strict=True):
+        np.testing.assert_allclose(prediction, whole, atol=1e-5)
+        np.testing.assert_allclose(again, whole, atol=1e-5)
