@@ -23,7 +23,7 @@ def get_config(size="full"):
     changes = {
         "data__recipe": "",
         "data__batch": 8,
-        "conv_implementation": "winograd",
+        "conv_implementation": "cpu",
         "optimizer__learning_rate": 1e-3,
         "optimizer__final": 0.3,
         "steps": 1600,

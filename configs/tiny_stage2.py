@@ -14,7 +14,7 @@ def get_config(size="full"):
         "data__batch": 4,
         "noises": 2,
         "data__recipe": "codeformer+realesrgan",
-        "conv_implementation": "winograd",
+        "conv_implementation": "cpu",
         "control_dropped": 0.2,
         "optimizer__learning_rate": 8e-4,
         "steps": 3000,

@@ -191,13 +191,15 @@ def _check_fit(config: ConfigDict, nets: dict[str, nn.Module]) -> None:
 
 
 def as_computed(net: nn.Module, config: ConfigDict) -> nn.Module:
-    """The network at the recipe's precision; a UNet or branch by its implementations, and with remat if asked."""
+    """The network at the recipe's precision, by its implementations; a UNet or branch with remat if asked."""
     net = net.clone(dtype=jnp.dtype(PRECISIONS[config.precision]))
+    if hasattr(net, "conv_implementation"):
+        net = net.clone(conv_implementation=config.conv_implementation)
     if not isinstance(net, UNetEncoder):
         return net
     attention = config.attention_implementation
     attention = best_implementation(jax.devices()[0], net.dtype) if attention == "auto" else attention
-    net = net.clone(conv_implementation=config.conv_implementation, attention_implementation=attention)
+    net = net.clone(attention_implementation=attention)
     return rematted(net) if config.remat else net
 
 

@@ -146,16 +146,18 @@ class Ours:
         from jax.sharding import Mesh
 
         from diffbir_jax.training.config import paper_stage2
-        from diffbir_jax.training.networks import RELEASED_SAMPLING, Setup, as_computed, make_objective
+        from diffbir_jax.training.networks import Setup, as_computed, make_objective
         from diffbir_jax.training.state import init_state, make_optimizer
         from diffbir_jax.training.steps import make_step
+        from diffbir_jax.weights.registry import PRESETS
 
-        config = paper_stage2("full", precision="f32", frozen_precision="f32", remat=False, optimizer__learning_rate=1e-5)
+        own = {"precision": "f32", "frozen_precision": "f32", "remat": False, "conv_implementation": "cpu"}
+        config = paper_stage2("full", **own, optimizer__learning_rate=1e-5)
         nets = {name: as_computed(net, config) for name, net in self.nets.items()}
         frozen = {**self.params, "empty": given["context"]}
         params = {"control": frozen.pop("control")}
         self.params = None
-        objective = make_objective(config, Setup(nets, params, frozen, RELEASED_SAMPLING))
+        objective = make_objective(config, Setup(nets, params, frozen, PRESETS["v1-general"].sampling))
         optimizer = make_optimizer(config.optimizer, config.steps)
         state = init_state(params, optimizer, False)
         del params
