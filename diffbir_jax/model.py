@@ -187,8 +187,8 @@ def _computed(net: nn.Module, params: dict[str, Any], dtype: Any) -> tuple[nn.Mo
     net = net.clone(dtype=jnp.float32 if device.platform == "cpu" else dtype)
     if isinstance(net, UNetEncoder):
         net = net.clone(attention_implementation=best_implementation(device, net.dtype))
-    if device.platform == "cpu" and hasattr(net, "conv_implementation"):
-        net = net.clone(conv_implementation="cpu")
+    if device.platform == "cpu":
+        net = net.clone(**{name: "cpu" for name in ("attention_implementation", "conv_implementation") if hasattr(net, name)})
     if device.platform == "cpu" and np.dtype(dtype) == np.float32 and isinstance(net, UNetEncoder):
         mapped, params = params, prepared(net, params)
         forget(jax.tree.leaves(mapped)[0])

@@ -15,9 +15,9 @@ def tiny():
     return load_model("tiny")
 
 
-def held(f, *arguments):
+def held(f, *arguments, options=MEMORY_FIRST):
     """Bytes that a compiled program holds besides its arguments."""
-    return jax.jit(f).lower(*arguments).compile(compiler_options=MEMORY_FIRST).memory_analysis().temp_size_in_bytes
+    return jax.jit(f).lower(*arguments).compile(compiler_options=options).memory_analysis().temp_size_in_bytes
 
 
 def grown(model, stage, **how):
@@ -41,7 +41,8 @@ def test_needs_are_what_xla_takes_and_somewhat_more(tiny, stage):
         "decode": (lambda p, x: tiny.nets["autoencoder"].apply({"params": p["autoencoder"]}, x, method="decode"), latent),
     }
     run, x = runs[stage]
-    assert 1 < grown(tiny, stage) / held(run, tiny.params, x) < 2.2
+    options = None if stage == "stage1" else MEMORY_FIRST
+    assert 1 < grown(tiny, stage) / held(run, tiny.params, x, options=options) < 2.2
 
 
 def test_auto_tiles_what_does_not_fit(tiny):

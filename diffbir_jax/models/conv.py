@@ -125,27 +125,29 @@ def prepared(net: nn.Module, params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters whose 3x3 kernels are transformed once, 16/9 or 4 times as large: for restorations on a CPU.
 
     Args:
-        net: its `Conv3x3` layers are those whose kernels are replaced, from 64 channels on.
+        net: its `Conv3x3` layers are those whose kernels are replaced, from 64 channels on, but for those of its smallest maps,
+            where it gains nothing.
         params: its parameters.
     """
-    flat = dict(flatten_dict(params))
-    for path in _convolutions(net):
+    flat, places = dict(flatten_dict(params)), _places(net)
+    for path, of in places.items():
         kernel = flat[(*path, "kernel")]
-        if min(kernel.shape[2:]) >= LEAST_CHANNELS:
+        if min(kernel.shape[2:]) >= LEAST_CHANNELS and of > min(places.values()):
             how = LARGE if kernel.shape[-1] <= FEW_CHANNELS else SMALL
             flat[(*path, "kernel")] = _prepare(kernel, how.size)
     return unflatten_dict(flat)
 
 
 @functools.lru_cache(maxsize=8)
-def _convolutions(net: nn.Module) -> list[tuple[str, ...]]:
-    """Paths of a network's `Conv3x3` layers."""
-    found = []
+def _places(net: nn.Module) -> dict[tuple[str, ...], int]:
+    """Paths of a network's `Conv3x3` layers, and places of their output for the smallest input."""
+    found = {}
 
     def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        out = call(*args, **kwargs)
         if isinstance(context.module, Conv3x3) and context.method_name == "__call__":
-            found.append(context.module.path)
-        return call(*args, **kwargs)
+            found[context.module.path] = out.shape[1] * out.shape[2]
+        return out
 
     with nn.intercept_methods(note):
         jax.eval_shape(net.init, jax.random.key(0), *net.example_inputs())

@@ -64,8 +64,8 @@ def test_both_implementations_have_the_parameters_of_flax():
     np.testing.assert_allclose(nets[0].apply(a, x), nets[1].apply(a, x), atol=1e-5)
 
 
-class Three(nn.Module):
-    """Few channels, many, and a convolution that stays as it is."""
+class Four(nn.Module):
+    """Few channels, many, and two convolutions that stay as they are."""
 
     def example_inputs(self):
         return (jax.ShapeDtypeStruct((1, 8, 8, 64), jnp.float32),)
@@ -73,16 +73,16 @@ class Three(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = Conv3x3(96, "xla", name="many")(Conv3x3(64, "xla", name="few")(x))
-        return nn.Conv(64, (3, 3), 2, name="half")(x)
+        return Conv3x3(64, "xla", name="small")(nn.Conv(64, (3, 3), 2, name="half")(x))
 
 
 def test_a_network_is_the_same_with_prepared_kernels(monkeypatch):
     monkeypatch.setattr(conv, "FEW_CHANNELS", 64)
-    net, [x] = Three(), drawn((1, 8, 12, 64))
+    net, [x] = Four(), drawn((1, 8, 12, 64))
     params = net.init(jax.random.key(0), x)["params"]
     points = prepared(net, params)
     shapes = {name: layer["kernel"].shape for name, layer in points.items()}
-    assert shapes == {"few": (36, 64, 64), "many": (16, 64, 96), "half": (3, 3, 96, 64)}
+    assert shapes == {"few": (36, 64, 64), "many": (16, 64, 96), "half": (3, 3, 96, 64), "small": (3, 3, 64, 64)}
     assert distance(net.apply({"params": points}, x), net.apply({"params": params}, x)) < 1e-5
 
 

@@ -77,9 +77,12 @@ def test_every_weight_has_a_key_of_its_own(net):
     assert len(to_torch(params, rows(net))) == len(jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize(("implementation", "queries"), [("chunked", 256), ("chunked", 300), ("chunked", 512), ("xla", 300)])
-def test_attention_does_not_depend_on_its_implementation(implementation, queries):
-    q, k, v = (jax.random.normal(jax.random.key(i), (2, n, 2, 8)) for i, n in enumerate((queries, 77, 77)))
+@pytest.mark.parametrize(
+    ("implementation", "queries", "keys"),
+    [("chunked", 256, 77), ("chunked", 300, 77), ("chunked", 512, 77), ("xla", 300, 77), ("cpu", 300, 300), ("cpu", 300, 77)],
+)
+def test_attention_does_not_depend_on_its_implementation(implementation, queries, keys):
+    q, k, v = (jax.random.normal(jax.random.key(i), (2, n, 2, 8)) for i, n in enumerate((queries, keys, keys)))
 
     @partial(jax.jit, static_argnums=3)
     @partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
@@ -93,7 +96,7 @@ def test_attention_does_not_depend_on_its_implementation(implementation, queries
 
 def test_an_unknown_attention_is_named():
     x = jnp.zeros((1, 2, 1, 8))
-    with pytest.raises(InputError, match="fast.*chunked, einsum, xla, cudnn, flash"):
+    with pytest.raises(InputError, match="fast.*chunked, cpu, einsum, xla, cudnn, flash"):
         attention(x, x, x, "fast")
 
 
