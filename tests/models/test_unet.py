@@ -106,7 +106,7 @@ def test_the_shallow_part_given_its_own_deep_map_is_the_whole():
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape, np.float32)), shapes(net))
     z, sides = rng.standard_normal((1, 8, 8, 4), np.float32), ((8, 8), (8, 8), (4, 8), (4, 16), (4, 16))
-    control = tuple(rng.standard_normal((1, side, side, c), np.float32) for c, side in sides)
+    control = tuple(rng.standard_normal((1, side, side, c), np.float32) for side, c in sides)
 
     @jax.jit
     def run(params, z, control):
