@@ -64,7 +64,8 @@ class Conv3x3(nn.Module):
         channels: of the output.
         implementation: "xla", the backend's own; "winograd", on a CPU a third to two thirds of its time, forward and backward, from
             64 channels on, with a relative difference of about 1e-6 (tiles of 2x2) or 4e-6 (4x4, for maps of 64x64 and more);
-            "cpu": the one of both that is faster on a CPU. A kernel that is `prepared` is Winograd's in any case.
+            "cpu": what is fastest on a CPU, this for large maps and `by_columns` for small ones, from 64 channels on. A kernel that
+            is `prepared` is Winograd's in any case.
         scale: 2 enlarges x before by nearest neighbour.
 
     Raises:
@@ -88,9 +89,13 @@ class Conv3x3(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)[None, None, None]
         if kernel.ndim == 3:
             return winograd_of_points(x.astype(self.dtype), affine, kernel, BY_POINTS[len(kernel)], self.scale) + bias
-        if self.implementation == "winograd" or self.implementation == "cpu" and _pays(x, kernel, self.scale):
+        many = self.implementation == "cpu" and min(kernel.shape[2:]) >= LEAST_CHANNELS
+        large = x.shape[1] * x.shape[2] * self.scale**2 >= LEAST_PLACES
+        if self.implementation == "winograd" or many and large:
             return winograd(self.scale, x.astype(self.dtype), affine, kernel) + bias
         x, form = enlarged(activated(x, affine, self.dtype), self.scale), ("NHWC", "HWIO", "NHWC")
+        if many:
+            return by_columns(x, kernel) + bias
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=form) + bias
 
     def _kernel(self, channels: int) -> Any:
@@ -114,11 +119,12 @@ def enlarged(x: Float[Array, "B h w C"], scale: int) -> Float[Array, "B H W C"]:
     return x if scale == 1 else jnp.repeat(jnp.repeat(x, scale, axis=1), scale, axis=2)
 
 
-def _pays(x: Array, kernel: Array, scale: int) -> bool:
-    """Whether Winograd's convolution is faster on a CPU with a kernel that has to be transformed."""
-    places = x.shape[1] * x.shape[2] * scale**2
-    large = min(kernel.shape[2:]) >= LEAST_CHANNELS and places >= LEAST_PLACES
-    return large
+def by_columns(x: Float[Array, "B H W C"], kernel: Kernel) -> Float[Array, "B H W D"]:
+    """The convolution as one matrix product with every place's neighbours (im2col)."""
+    b, height, width, c = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    columns = jnp.concatenate([padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=-1)
+    return (_barrier(columns.reshape(-1, 9 * c)) @ kernel.reshape(9 * c, -1)).reshape(b, height, width, -1)
 
 
 def prepared(net: nn.Module, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,20 @@ def test_strips_join_to_the_whole(how, height, scale, monkeypatch):
     assert distance(strips, plain(x, tuple(affine), kernel, scale)) < 1e-5
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_small_maps_of_many_channels_are_convolved_by_columns(scale):
+    x, *affine = drawn((2, 7, 5, 64), (2, 64), (2, 64))
+    nets = [Conv3x3(72, how, scale) for how in ("xla", "cpu")]
+    params = nets[0].init(jax.random.key(0), x)
+    (out, back), (columns, columns_back) = (
+        jax.vjp(lambda p, x, net=net: net.apply(p, x, tuple(affine)), params, x) for net in nets
+    )
+    for ours, theirs in zip(jax.tree.leaves((columns, columns_back(out))), jax.tree.leaves((out, back(out))), strict=True):
+        assert distance(ours, theirs) < 2e-6
+    text = str(jax.make_jaxpr(lambda p, x: nets[1].apply(p, x, tuple(affine)))(params, x))
+    assert "conv_general_dilated" not in text
+
+
 def test_both_implementations_have_the_parameters_of_flax():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 8, 8, 4), np.float32))
     nets = [Conv3x3(3, name) for name in ("xla", "winograd")]
