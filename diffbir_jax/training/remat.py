@@ -5,14 +5,15 @@ from typing import Any
 from flax import linen as nn
 
 from diffbir_jax.models.control import ControlNet, LAControlNet
-from diffbir_jax.models.unet import UNet
+from diffbir_jax.models.unet import UNet, UpBlock
 
 
 class _Remat:
     """Of a UNetEncoder: each block keeps its inputs alone (gradient checkpointing, Chen et al. 2016)."""
 
     def block(self, cls: type[nn.Module], level: int, name: str, **fields: Any) -> nn.Module:
-        return super().block(nn.remat(cls), level, name, **fields)
+        first = (5,) if cls is UpBlock else ()  # the stage it is called from is no array
+        return super().block(nn.remat(cls, static_argnums=first), level, name, **fields)
 
 
 class RematUNet(_Remat, UNet):
