@@ -2,7 +2,8 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the tests' time is LLVM's, for programs that run once; XLA_FLAGS=--xla_backend_optimization_level=3 tests what users run.
-flags = ["--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2"]
+flags = ["--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"]
+flags += [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2"]
 os.environ["XLA_FLAGS"] = " ".join(flags)
 
 import jax  # noqa: E402
