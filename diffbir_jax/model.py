@@ -25,6 +25,9 @@ from diffbir_jax.weights.registry import PRESETS
 from diffbir_jax.weights.tensor_files import forget
 
 ASSETS = Path(__file__).parent / "assets"
+LEAST_PARAMETERS = (
+    10_000_000  # of a network: with fewer, convolutions that are faster on a CPU take longer to compile than they save
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +36,7 @@ class Model:
 
     Attributes:
         nets: "stage1", "autoencoder", "unet" and "control" -> linen module.
-        params: the same names -> parameters; on a CPU the 3x3 kernels of "unet" and "control" are stored transformed, see
+        params: the same names -> parameters; on a CPU the 3x3 kernels of a large "unet" and "control" are stored transformed, see
             `models.conv.prepared`.
         sampling: parameterisation "eps" or "v", zero_snr, short_edge (pixels; smaller images are enlarged), multiple (sizes are
             padded to it), padding "edge" or "zero".
@@ -187,9 +190,9 @@ def _computed(net: nn.Module, params: dict[str, Any], dtype: Any) -> tuple[nn.Mo
     net = net.clone(dtype=jnp.float32 if device.platform == "cpu" else dtype)
     if isinstance(net, UNetEncoder):
         net = net.clone(attention_implementation=best_implementation(device, net.dtype))
-    if device.platform == "cpu":
+    if device.platform == "cpu" and sum(x.size for x in jax.tree.leaves(params)) >= LEAST_PARAMETERS:
         net = net.clone(**{name: "cpu" for name in ("attention_implementation", "conv_implementation") if hasattr(net, name)})
-    if device.platform == "cpu" and np.dtype(dtype) == np.float32 and isinstance(net, UNetEncoder):
-        mapped, params = params, prepared(net, params)
-        forget(jax.tree.leaves(mapped)[0])
+        if np.dtype(dtype) == np.float32 and isinstance(net, UNetEncoder):
+            mapped, params = params, prepared(net, params)
+            forget(jax.tree.leaves(mapped)[0])
     return net, jax.tree.map(jax.device_put, params)
