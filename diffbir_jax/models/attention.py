@@ -111,8 +111,10 @@ def _flash(q: Queries, k: Keys, v: Keys) -> Queries:
 
 def best_implementation(device: jax.Device, dtype: DTypeLike) -> str:
     """The implementation for a UNet that computes in `dtype` on a device: cuDNN's in bfloat16 from Ampere on, Pallas' on TPUs."""
-    if device.platform in ("tpu", "cpu"):
-        return {"tpu": "flash", "cpu": "cpu"}[device.platform]
+    if device.platform == "cpu":
+        return "cpu"
+    if device.platform == "tpu":
+        return "flash"
     capable = device.platform == "gpu" and float(getattr(device, "compute_capability", 0)) >= 8
     return "cudnn" if capable and dtype == jnp.bfloat16 else "chunked"
 
