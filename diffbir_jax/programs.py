@@ -177,8 +177,13 @@ def program(
 def _compile(
     model: Model, mesh: Mesh, names: Sequence[str], run: Callable, specs: tuple[P, ...], examples: tuple
 ) -> jax.stages.Compiled:
-    on_cpu, alone = mesh.devices.flat[0].platform == "cpu", list(names) == ["stage1"] and not model.casts
-    return lowered(mesh, run, specs, examples).compile(compiler_options=MEMORY_FIRST if on_cpu and not alone else None)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return lowered(mesh, run, specs, examples).compile(compiler_options=cpu_options(names, model.casts) if on_cpu else None)
+
+
+def cpu_options(names: Sequence[str], casts: bool = False) -> dict[str, str] | None:
+    """The compiler's options on a CPU for a program of the networks `names`, see `MEMORY_FIRST`."""
+    return None if list(names) == ["stage1"] and not casts else MEMORY_FIRST
 
 
 def lowered(mesh: Mesh, run: Callable, specs: tuple[P, ...], examples: tuple) -> jax.stages.Lowered:

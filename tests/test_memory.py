@@ -7,7 +7,7 @@ from diffbir_jax.memory import Tiled, needs, stage1_maps, what_to_tile
 from diffbir_jax.model import load_model
 from diffbir_jax.models.scunet import SCUNet
 from diffbir_jax.options import RestoreOptions
-from diffbir_jax.programs import MEMORY_FIRST
+from diffbir_jax.programs import cpu_options
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +15,9 @@ def tiny():
     return load_model("tiny")
 
 
-def held(f, *arguments, options=MEMORY_FIRST):
+def held(f, *arguments, stage="autoencoder"):
     """Bytes that a compiled program holds besides its arguments."""
-    return jax.jit(f).lower(*arguments).compile(compiler_options=options).memory_analysis().temp_size_in_bytes
+    return jax.jit(f).lower(*arguments).compile(compiler_options=cpu_options([stage])).memory_analysis().temp_size_in_bytes
 
 
 def grown(model, stage, **how):
@@ -41,8 +41,7 @@ def test_needs_are_what_xla_takes_and_somewhat_more(tiny, stage):
         "decode": (lambda p, x: tiny.nets["autoencoder"].apply({"params": p["autoencoder"]}, x, method="decode"), latent),
     }
     run, x = runs[stage]
-    options = None if stage == "stage1" else MEMORY_FIRST
-    assert 1 < grown(tiny, stage) / held(run, tiny.params, x, options=options) < 2.2
+    assert 1 < grown(tiny, stage) / held(run, tiny.params, x, stage=stage) < 2.2
 
 
 def test_auto_tiles_what_does_not_fit(tiny):

@@ -102,7 +102,7 @@ class Ours:
             return self.products()
         import jax
 
-        from diffbir_jax.programs import MEMORY_FIRST
+        from diffbir_jax.programs import cpu_options
         from diffbir_jax.weights.released import shapes_of
 
         function, names = getattr(self, row), ("z_t", "t", "context", "cond") if row == "unet" else ("image",)
@@ -110,7 +110,7 @@ class Ours:
         nets, shapes = ({name: of(net) for name, net in self.nets.items()} for of in (_direct, shapes_of))
         self.facts["flops"] = jax.jit(partial(function, nets)).lower(shapes, *arguments).cost_analysis()["flops"]
         begun = time.perf_counter()
-        options = None if row == "swinir" else MEMORY_FIRST  # as restorations are compiled
+        options = cpu_options(NETWORKS[row])
         program = jax.jit(partial(function, self.nets)).lower(self.params, *arguments).compile(compiler_options=options)
         self.facts["compile"] = time.perf_counter() - begun
         return lambda: np.asarray(program(self.params, *arguments))
