@@ -3,12 +3,14 @@
 apt-get download gcompris-qt-data enlightenment-data mate-backgrounds plasma-workspace-wallpapers
 for package in *.deb; do dpkg-deb -x "$package" unpacked; done
 python launch/collect_photos.py unpacked PHOTOS
+
+With --held-out, those that it is judged on and never saw: of gcompris-qt-data, palapeli-data, lxqt-themes and plasma-workspace-data.
 """
 
+import argparse
 import contextlib
 import io
 import struct
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,9 @@ SOFT = ("Foggy-Trees", "Sea-of-Lanterns", "Yellow-Flower", "Red-Maple", "Peaks",
         "Lichen-Branches", "Dunes", "Spruce-Needles", "Green-Maple", "Sunset-Hills", "Mountain")  # fmt: skip
 WALLPAPERS = ("Autumn", "BytheWater", "ColdRipple", "ColorfulCups", "DarkestHour", "EveningGlow", "FallenLeaf", "Grey", "Kite",
               "OneStandsOut", "Path", "summer_1am")  # fmt: skip
+
+THEMES = ("after-the-rain.jpg", "appleflower.png", "butterfly.png", "cloud.png", "drop.png", "flowers.png", "fog.jpg",
+          "this-is-not-windows.jpg", "Valendas.png")  # fmt: skip
 
 
 def resources(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -56,15 +61,28 @@ def largest_jpeg(packed: bytes) -> Image.Image:
     return max(found, key=lambda image: image.width * image.height)
 
 
-def photographs(root: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Name and image of every photograph; the soft ones are halved."""
+def of_gcompris(root: Path, tested: bool) -> Iterator[tuple[str, Image.Image]]:
+    """The photographs of gcompris-qt-data that are tested with, or the others."""
     for path in sorted(root.rglob("*.rcc")):
         for name, content in resources(path) if path.stem in RESOURCES else ():
             stem = name.partition(".")[0]
-            if content[8:12] == b"WEBP" and stem not in TESTED:
+            if content[8:12] == b"WEBP" and (stem in TESTED) == tested:
                 image = Image.open(io.BytesIO(content))
                 if min(image.size) >= 500:
                     yield f"{path.stem}_{stem}", image
+
+
+def held_out(root: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Name and image of every photograph that is kept from training."""
+    yield from of_gcompris(root, tested=True)
+    for pattern in ("palapeli/collection/*.jpg", "plasma/avatars/photos/*.png", *(f"lxqt/wallpapers/{name}" for name in THEMES)):
+        for path in sorted(root.rglob(pattern)):
+            yield f"{path.parts[path.parts.index('share') + 1]}_{path.stem}".replace(" ", "_"), Image.open(path)
+
+
+def photographs(root: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Name and image of every photograph to train on; the soft ones are halved."""
+    yield from of_gcompris(root, tested=False)
     for path in sorted(root.rglob("*.edj")):
         if path.stem in SOFT:
             yield f"enlightenment_{path.stem}", largest_jpeg(path.read_bytes()).reduce(2)
@@ -77,10 +95,15 @@ def photographs(root: Path) -> Iterator[tuple[str, Image.Image]]:
 
 
 def main() -> None:
-    root, folder = map(Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="where the packages were unpacked")
+    parser.add_argument("folder", type=Path, help="to write")
+    parser.add_argument("--held-out", action="store_true", help="those that the model is judged on")
+    args = parser.parse_args()
+    folder = args.folder
     folder.mkdir(parents=True, exist_ok=True)
     pixels = count = 0
-    for name, image in photographs(root):
+    for name, image in (held_out if args.held_out else photographs)(args.root):
         image.convert("RGB").save(folder / f"{name}.png", compress_level=1)
         pixels, count = pixels + image.width * image.height, count + 1
     print(f"{count} photographs, {pixels / 1e6:.0f} megapixels in {folder}")

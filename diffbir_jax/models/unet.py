@@ -159,10 +159,13 @@ class UNet(UNetEncoder):
     """The noise (or velocity) predictor; Stable Diffusion 2.1's at the default sizes.
 
     Height and width are multiples of 2**(levels - 1). Zero-initialised as the original: every ResBlock's and transformer's last
-    layer and the output start at zero.
+    layer and the output start at zero. With `shortcut` a linear map of the last stage's features, each scaled by a learnt function
+    of t, is added: what is near the condition comes out of the noise exactly, however narrow the network (the embedded model; not
+    in released ones).
     """
 
     out_channels: int = 4
+    shortcut: bool = False
 
     @nn.compact
     def __call__(
@@ -206,7 +209,12 @@ class UNet(UNetEncoder):
         if deep is None:
             deep = climbed(x, skips[shallow:], 0, self.connections - shallow)
         x = climbed(deep, skips[:shallow], self.connections - shallow, self.connections)
-        x = nn.silu(nn.GroupNorm(self.groups, epsilon=1e-5, dtype=self.dtype, name="conv_norm_out")(x))
+        h = nn.silu(nn.GroupNorm(self.groups, epsilon=1e-5, dtype=self.dtype, name="conv_norm_out")(x))
         conv = partial(nn.Conv, self.out_channels, (3, 3), kernel_init=ZERO, dtype=self.dtype)
-        prediction = conv(name="conv_out")(x).astype(jnp.float32)
+        prediction = conv(name="conv_out")(h).astype(jnp.float32)
+        if self.shortcut:
+            dense = partial(nn.Dense, kernel_init=ZERO, dtype=self.dtype)
+            scale = 1 + dense(x.shape[-1], name="shortcut_scale")(nn.silu(temb))
+            linear = dense(self.out_channels, use_bias=False, name="shortcut")(x * scale[:, None, None])
+            prediction += linear.astype(jnp.float32)
         return (prediction, deep) if keep else prediction

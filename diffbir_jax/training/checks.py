@@ -103,6 +103,8 @@ def _check_data(data: ConfigDict, validation: ConfigDict) -> None:
 
 
 def _check_stage2(config: ConfigDict) -> None:
+    if not 0 <= config.low_steps <= 1:
+        raise InputError(f"low_steps is {config.low_steps}; give 0 to 1, the share of the steps from the first quarter")
     if not 0 <= config.captions_dropped <= 1:
         raise InputError(f"captions_dropped is {config.captions_dropped}; give 0 to 1, the share that gets the empty prompt")
     if not 0 <= config.noise_augmentation <= 1000:

@@ -133,6 +133,7 @@ def _of_task(task: str) -> dict[str, Any]:
             "control_dropped": 0.0,  # above 0 the prior learns along, and this share of the images is seen without control
             "captions_dropped": 1.0,  # share of the images that get the empty prompt
             "noise_augmentation": 0,  # the condition is diffused to a step drawn below this
+            "low_steps": 0.0,  # share of the steps drawn from the first quarter, where a restoration from the condition begins
         },
     }[task]
     if task in ("prior", "stage2"):

@@ -219,7 +219,7 @@ def make_objective(config: ConfigDict, setup: Setup) -> Objective:
     diffusion = (setup.schedule, setup.sampling["parameterisation"])
     if config.task == "prior":
         return objectives.prior_objective(nets["unet"], nets["autoencoder"], *diffusion, config.noises)
-    options = ("noises", "control_dropped", "captions_dropped", "noise_augmentation")
+    options = ("noises", "control_dropped", "captions_dropped", "noise_augmentation", "low_steps")
     return objectives.Stage2(nets, *diffusion, **{key: config[key] for key in options})
 
 

@@ -78,11 +78,16 @@ def noised(schedule: Schedule, parameterisation: str, z0: Latent, t: Int[Array, 
 
 
 def diffusion_loss(
-    schedule: Schedule, parameterisation: str, predict: Callable, z0: Latent, keys: Key[Array, "B"]
+    schedule: Schedule, parameterisation: str, predict: Callable, z0: Latent, keys: Key[Array, "B"], low_steps: float = 0.0
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Mean squared error of the predicted eps or v at a uniformly drawn step (DiffBIR, equation 2), and that of each bucket."""
+    """Mean squared error of the predicted eps or v at a uniformly drawn step (DiffBIR, equation 2), and that of each bucket.
+
+    A share `low_steps` of the steps is drawn from the first quarter.
+    """
     steps, (key_t, key_eps) = len(schedule.betas), split(keys, 2)
     t = jax.vmap(lambda key: jax.random.randint(key, (), 0, steps))(key_t)
+    if low_steps:
+        t = jnp.where(uniform(split(key_t, 1)[0]) < low_steps, t // BUCKETS, t)
     z_t, target = noised(schedule, parameterisation, z0, t, normal(key_eps, z0))
     loss = jnp.mean((predict(z_t, t) - target) ** 2, axis=(1, 2, 3))
     edges = [steps * i // BUCKETS for i in range(BUCKETS + 1)]
@@ -126,6 +131,7 @@ class Stage2:
             predicted without control, so that the UNet stays a prior.
         captions_dropped: share of the images that get the empty prompt.
         noise_augmentation: the condition's latent is diffused to a step drawn below this; 0: not.
+        low_steps: share of the steps that are drawn from the first quarter.
     """
 
     nets: Mapping[str, nn.Module]
@@ -135,6 +141,7 @@ class Stage2:
     control_dropped: float = 0.0
     captions_dropped: float = 1.0
     noise_augmentation: int = 0
+    low_steps: float = 0.0
 
     def __call__(self, params: PyTree, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Key[Array, "B"]):
         key_text, key_augment, key_alone, key_loss = split(keys, 4)
@@ -146,7 +153,8 @@ class Stage2:
         z0, cond, context = (x if x is None else x.repeat(self.noises, 0) for x in (z0, cond, context))
         kept = uniform(repeated(key_alone, self.noises)) >= self.control_dropped if self.control_dropped else None
         predict = lambda z_t, t: self.predict(weights, z_t, t, context, cond, kept)  # noqa: E731
-        return diffusion_loss(self.schedule, self.parameterisation, predict, z0, repeated(key_loss, self.noises))
+        keys = repeated(key_loss, self.noises)
+        return diffusion_loss(self.schedule, self.parameterisation, predict, z0, keys, self.low_steps)
 
     def restore(self, weights: Mapping[str, Any], lq: Image) -> Image:
         """What stage 1 makes of the degraded images; without one, the images."""

@@ -119,7 +119,7 @@ def configuration(net: nn.Module, style: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         InputError: diffusers has no such network.
     """
-    if isinstance(net, UNet):
+    if isinstance(net, UNet) and not net.shortcut:
         kinds = ["CrossAttn" if attends else "" for attends in net.attention]
         return {
             "_class_name": "UNet2DConditionModel", "in_channels": net.in_channels, "out_channels": net.out_channels,

@@ -78,6 +78,8 @@ def check_original_has(net: nn.Module) -> None:
         raise InputError(f"this SwinIR adds its output to its input, or has another upsampler, the original does not: {refused}")
     if kind == "AutoencoderKL" and (net.shortcut or net.groups != GROUPS):
         raise InputError(f"this AutoencoderKL has shortcuts or not {GROUPS} groups: {refused}")
+    if kind == "UNet" and net.shortcut:
+        raise InputError(f"this UNet has a shortcut, the original's does not: {refused}")
     if kind in ("UNet", "LAControlNet") and (net.groups != GROUPS or net.context_dim is None or not any(net.attention)):
         raise InputError(f"the original's {kind} attends to a text, with {GROUPS} groups: {refused}")
 

@@ -119,3 +119,15 @@ def test_the_shallow_part_given_its_own_deep_map_is_the_whole():
     for (prediction, _), again in zip(kept, shallow, strict=True):
         np.testing.assert_allclose(prediction, whole, atol=1e-5)
         np.testing.assert_allclose(again, whole, atol=1e-5)
+
+
+def test_the_shortcut_adds_a_linear_map_that_starts_at_nothing_and_follows_t():
+    net = UNet(channels=(8, 8), blocks=1, attention=(False, False), context_dim=None, groups=4, shortcut=True)
+    z = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    params = net.init(jax.random.key(1), z, jnp.array([0, 500]), None)["params"]
+    apply = jax.jit(lambda p, t, z: net.apply({"params": p}, z, t, None))
+    assert not apply(params, jnp.array([0, 500]), z).any()
+    params["shortcut"]["kernel"] = jax.random.normal(jax.random.key(2), (8, 4))
+    one = apply(params, jnp.array([0, 0]), z)
+    params["shortcut_scale"]["kernel"] = jax.random.normal(jax.random.key(3), params["shortcut_scale"]["kernel"].shape)
+    assert one.any() and not np.allclose(apply(params, jnp.array([0, 0]), z), apply(params, jnp.array([500, 500]), z))

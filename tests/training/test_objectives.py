@@ -34,6 +34,20 @@ def test_a_network_that_knows_the_image_has_no_diffusion_loss(parameterisation):
     assert counts == 8 and totals / counts == pytest.approx(float(silent), rel=1e-5)
 
 
+def test_low_steps_come_from_the_first_quarter():
+    drawn = {}
+
+    def predict(z_t, t):
+        drawn["t"] = np.asarray(t)
+        return z_t
+
+    z0 = jnp.zeros((400, 1, 1, 1))
+    for share, expected in ((0.0, 0.25), (0.5, 0.625), (1.0, 1.0)):
+        objectives.diffusion_loss(SCALED_LINEAR, "v", predict, z0, keys(400), share)
+        assert (drawn["t"] < 250).mean() == pytest.approx(expected, abs=0.08)
+        assert len(np.unique(drawn["t"])) > 100
+
+
 def test_the_last_step_of_zero_terminal_snr_is_noise_alone_and_its_v_the_image():
     z0, eps = jnp.ones((1, 2, 2, 1)), jnp.full((1, 2, 2, 1), 3.0)
     z_t, target = objectives.noised(ZERO_SNR, "v", z0, jnp.array([999]), eps)
