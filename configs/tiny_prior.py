@@ -19,6 +19,7 @@ def get_config(size="full"):
         "groups": 8,
         "in_channels": 48,
         "out_channels": 48,
+        "shortcut": True,
     }
     changes = {
         "data__recipe": "",

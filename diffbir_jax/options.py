@@ -21,7 +21,7 @@ PRECISIONS = {"f32": "float32", "bf16": "bfloat16"}
 STAGE1 = ("own", "realesrgan", "none")
 OPEN = {  # the paper's, where a model says nothing
     "steps": 50, "sampler": "ddpm", "start": "noise", "strength": 1.0, "noise_aug": 0, "prompt": "", "negative_prompt": "",
-    "cfg": 1.0, "reuse": 1, "reuse_depth": 1,
+    "cfg": 1.0, "guidance_scale": 0.0, "guidance_weights": "plain", "reuse": 1, "reuse_depth": 1,
 }  # fmt: skip
 SPEEDS = {  # what they mean for what is left open; fewer steps, and their sampler, where the model's own are more
     "exact": {},
@@ -69,9 +69,13 @@ class RestoreOptions:
     cfg_start: int = _option(1001, "cfg acts, and costs, at steps t with t + 1 below this", least=-1, most=1001)
     cfg_stop: int = _option(-1, "cfg acts, and costs, at steps t with t + 1 above this", least=-1, most=1001)
     rescale_cfg: bool = _option(False, "let cfg grow along the way")
-    guidance_scale: int | float = _option(0.0, "0: most realistic; larger: closer to stage 1", least=0)
+    guidance_scale: int | float | None = _option(
+        None, "0: most realistic; larger: closer to stage 1; None: as the model prefers", least=0
+    )
     guidance_space: str = _option("latent", "where guidance measures the distance to stage 1", choices=SPACES)
-    guidance_weights: str = _option("plain", "region: hold flat areas, leave texture free", choices=WEIGHTS)
+    guidance_weights: str | None = _option(
+        None, "region: hold flat areas, leave texture free; None: plain, or with no scale given as the model prefers", choices=WEIGHTS
+    )
     guidance_repeats: int = _option(5, "gradient moves a step, 1 to 20", least=1, most=20)
     guidance_start: int = _option(1001, "guidance acts at steps t with t + 1 below this", least=-1, most=1001)
     guidance_stop: int = _option(-1, "guidance acts at steps t with t + 1 above this", least=-1, most=1001)
@@ -111,6 +115,8 @@ class RestoreOptions:
         left = {name: chosen[name] for name in OPEN if getattr(self, name) is None}
         if self.start == "noise":
             left["strength"] = self.strength or 1.0
+        if self.guidance_scale is not None and self.guidance_weights is None:
+            left["guidance_weights"] = OPEN["guidance_weights"]
         if (self.reuse or left["reuse"]) == 1:
             left.pop("reuse_depth", None)
         options = replace(self, **left)

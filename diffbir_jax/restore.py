@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stage1", choices=STAGE1, default="own", help="realesrgan: a second opinion; none: leave the damage in")
     cli.add_options(parser, RestoreOptions, leave_out=("guidance_scale",))
     scale_help = "0: most realistic; larger: closer to stage 1; several, joined by commas: a result each, and a strip of them"
-    parser.add_argument("--guidance-scale", type=scales, default=(0.0,), help=scale_help)
+    parser.add_argument("--guidance-scale", type=scales, default=(None,), help=f"{scale_help}; None: as the model prefers")
     cli.add_options(parser, FileOptions)
     parser.add_argument("--json-log", action="store_true", help="print a JSON object a line instead of words")
     parser.add_argument("--noise", type=Path, help="safetensors, x_T [1,c,h,w] and noise [draws,1,c,h,w], instead of --seed's")
@@ -66,7 +66,8 @@ def _run(args: argparse.Namespace) -> int:
     options = options.completed(model.defaults)
     if known:
         model.context(*{folders.captioned(options, text).prompt for text in known})
-    made = folders.variants(options, args.guidance_scale, files.n_samples)
+    asked = args.guidance_scale if len(args.guidance_scale) > 1 else (options.guidance_scale,)
+    made = folders.variants(options, asked, files.n_samples)
     about = {"model": str(args.model), "task": args.task, "precision": args.precision}
     about |= {"stage1": args.stage1} if args.stage1 != "own" else {}
     about |= {"noise": str(args.noise)} if args.noise else {}

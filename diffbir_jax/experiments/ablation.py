@@ -36,7 +36,7 @@ class AblationOptions(trials.TrialOptions):
     """What `ablation` is told."""
 
     strength: float | None = field(default=None, metadata={"help": "as for restore; 1 shows most of what control does"})
-    guidance_scale: float = field(default=0.0, metadata={"help": "as for restore"})
+    guidance_scale: float = field(default=0.0, metadata={"help": "as for restore, 0: none"})
 
 
 def main(argv: list[str] | None = None) -> int:

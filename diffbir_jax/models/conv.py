@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from diffbir_jax.errors import InputError
 
-IMPLEMENTATIONS = ("xla", "winograd", "cpu")
+IMPLEMENTATIONS = ("xla", "cpu")
 LEAST_CHANNELS = 64  # below, the transforms cost more than they save
 LEAST_PLACES = 32 * 32  # of a map: below, so does the transform of the kernel
 STRIP = 8e6  # numbers that a strip's transformed tiles hold at most
@@ -62,10 +62,10 @@ class Conv3x3(nn.Module):
 
     Attributes:
         channels: of the output.
-        implementation: "xla", the backend's own; "winograd", on a CPU a third to two thirds of its time, forward and backward, from
-            64 channels on, with a relative difference of about 1e-6 (tiles of 2x2) or 4e-6 (4x4, for maps of 64x64 and more);
-            "cpu": what is fastest on a CPU, this for large maps and `by_columns` for small ones, from 64 channels on. A kernel that
-            is `prepared` is Winograd's in any case.
+        implementation: "xla", the backend's own; "cpu": what is fastest on a CPU, from 64 channels on `by_columns` for small maps
+            and Winograd's for larger ones, a third to two thirds of the time, forward and backward, with a relative difference of
+            about 1e-6 (tiles of 2x2) or 4e-6 (4x4, for maps of 64x64 and more). A kernel that is `prepared` is Winograd's in any
+            case.
         scale: 2 enlarges x before by nearest neighbour.
 
     Raises:
@@ -90,8 +90,7 @@ class Conv3x3(nn.Module):
         if kernel.ndim == 3:
             return winograd_of_points(x.astype(self.dtype), affine, kernel, BY_POINTS[len(kernel)], self.scale) + bias
         many = self.implementation == "cpu" and min(kernel.shape[2:]) >= LEAST_CHANNELS
-        large = x.shape[1] * x.shape[2] * self.scale**2 >= LEAST_PLACES
-        if self.implementation == "winograd" or many and large:
+        if many and x.shape[1] * x.shape[2] * self.scale**2 >= LEAST_PLACES:
             return winograd(self.scale, x.astype(self.dtype), affine, kernel) + bias
         x, form = enlarged(activated(x, affine, self.dtype), self.scale), ("NHWC", "HWIO", "NHWC")
         if many:

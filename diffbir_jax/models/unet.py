@@ -159,9 +159,9 @@ class UNet(UNetEncoder):
     """The noise (or velocity) predictor; Stable Diffusion 2.1's at the default sizes.
 
     Height and width are multiples of 2**(levels - 1). Zero-initialised as the original: every ResBlock's and transformer's last
-    layer and the output start at zero. With `shortcut` a linear map of the last stage's features, each scaled by a learnt function
-    of t, is added: what is near the condition comes out of the noise exactly, however narrow the network (the embedded model; not
-    in released ones).
+    layer and the output start at zero. With `shortcut` a linear map of the last stage's features is added, each feature scaled by
+    a learnt function of t and by a gate of its place: where the image is flat the noise can be taken off exactly, however narrow
+    the network (the embedded model; not in released ones).
     """
 
     out_channels: int = 4
@@ -214,7 +214,7 @@ class UNet(UNetEncoder):
         prediction = conv(name="conv_out")(h).astype(jnp.float32)
         if self.shortcut:
             dense = partial(nn.Dense, kernel_init=ZERO, dtype=self.dtype)
-            scale = 1 + dense(x.shape[-1], name="shortcut_scale")(nn.silu(temb))
-            linear = dense(self.out_channels, use_bias=False, name="shortcut")(x * scale[:, None, None])
+            scale, gate = dense(x.shape[-1], name="shortcut_scale")(nn.silu(temb)), dense(x.shape[-1], name="shortcut_gate")(h)
+            linear = dense(self.out_channels, use_bias=False, name="shortcut")(x * (1 + scale[:, None, None] + gate))
             prediction += linear.astype(jnp.float32)
         return (prediction, deep) if keep else prediction

@@ -73,6 +73,13 @@ VALIDATION = {
 }
 SAMPLING = {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}
 
+TINY_DATA = {  # of the embedded model's networks that see damage: of both kinds, and a third as mild as most photographs have it
+    "data__recipe": "codeformer+realesrgan+face",
+    "data__recipe_overrides": {
+        "face": {"blur": {"sigma": (0.1, 3.0)}, "downsample": (1.0, 4.0), "noise": (0.0, 10.0), "quality": (50, 95)}
+    },
+}
+
 
 def recipe(task: str, network: dict[str, Any], **changes: Any) -> ConfigDict:
     """A recipe: the defaults, with `changes` given as "group__key" or "key".

@@ -131,3 +131,6 @@ def test_the_shortcut_adds_a_linear_map_that_starts_at_nothing_and_follows_t():
     one = apply(params, jnp.array([0, 0]), z)
     params["shortcut_scale"]["kernel"] = jax.random.normal(jax.random.key(3), params["shortcut_scale"]["kernel"].shape)
     assert one.any() and not np.allclose(apply(params, jnp.array([0, 0]), z), apply(params, jnp.array([500, 500]), z))
+    before = apply(params, jnp.array([0, 0]), z)
+    params["shortcut_gate"]["kernel"] = jnp.ones((8, 8))
+    assert not np.allclose(apply(params, jnp.array([0, 0]), z), before)
