@@ -175,6 +175,16 @@ def test_a_models_own_negative_prompt_may_have_no_effect():
     assert RestoreOptions(eta=0.5).completed({"sampler": "ddim"}).eta == 0.5
 
 
+def test_a_models_guidance_is_one_choice():
+    """Its weights are no part of a scale that the user gives: a strong plain guidance reaches stage 1 everywhere."""
+    prefers = {"guidance_scale": 900.0, "guidance_weights": "region"}
+    asked = [RestoreOptions(**given).completed(prefers) for given in ({}, {"guidance_scale": 5.0}, {"guidance_weights": "plain"})]
+    chosen = [(options.guidance_scale, options.guidance_weights) for options in asked]
+    assert chosen == [(900.0, "region"), (5.0, "plain"), (900.0, "plain")]
+    none = RestoreOptions().completed({})
+    assert (none.guidance_scale, none.guidance_weights) == (0.0, "plain")
+
+
 OFTEN = ("ddpm", "ddim", "dpm++_2m", "dpm++_sde", "heun", "unipc")  # one of every kind
 
 
