@@ -28,7 +28,10 @@ def get_config(size="full"):
         "optimizer__learning_rate": 1e-3,
         "optimizer__final": 0.3,
         "steps": 1600,
-        "defaults": {"sampler": "ddim", "steps": 20, "start": "condition", "strength": 0.25},
+        "defaults": {
+            **{"sampler": "ddim", "steps": 20, "start": "condition", "strength": 0.25},
+            **{"guidance_scale": 2000.0, "guidance_weights": "region"},
+        },
     }
     if size == "smoke":
         changes |= SMOKE
