@@ -74,7 +74,9 @@ class RestoreOptions:
     )
     guidance_space: str = _option("latent", "where guidance measures the distance to stage 1", choices=SPACES)
     guidance_weights: str | None = _option(
-        None, "region: hold flat areas, leave texture free; None: plain, or with no scale given as the model prefers", choices=WEIGHTS
+        None,
+        "region: hold flat areas, leave texture free; None: plain, or with no scale given as the model prefers",
+        choices=WEIGHTS,
     )
     guidance_repeats: int = _option(5, "gradient moves a step, 1 to 20", least=1, most=20)
     guidance_start: int = _option(1001, "guidance acts at steps t with t + 1 below this", least=-1, most=1001)

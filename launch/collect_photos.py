@@ -4,7 +4,7 @@ apt-get download gcompris-qt-data enlightenment-data mate-backgrounds plasma-wor
 for package in *.deb; do dpkg-deb -x "$package" unpacked; done
 python launch/collect_photos.py unpacked PHOTOS
 
-With --held-out, those that it is judged on and never saw: of gcompris-qt-data, palapeli-data, lxqt-themes and plasma-workspace-data.
+With --held-out, those that it is judged on: of gcompris-qt-data, palapeli-data, lxqt-themes and plasma-workspace-data.
 """
 
 import argparse
