@@ -167,7 +167,7 @@ def _figure(curve: Sequence[Mapping[str, Any]], table: Sequence[Mapping[str, Any
         for sampler, rows in itertools.groupby(table, lambda each: each["sampler"]):
             rows = list(rows)
             axes.plot([row["steps"] for row in rows], [trials.typical(row, name) for row in rows], "o-", label=sampler)
-        axes.set(xlabel="steps", ylabel=trials.title_of(name), title="samplers, without guidance")
+        axes.set(xlabel="steps", ylabel=trials.title_of(name), title="samplers, guided as the model prefers")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
