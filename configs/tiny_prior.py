@@ -29,8 +29,12 @@ def get_config(size="full"):
         "optimizer__final": 0.3,
         "steps": 1600,
         "defaults": {
-            **{"sampler": "ddim", "steps": 20, "start": "condition", "strength": 0.25},
-            **{"guidance_scale": 2000.0, "guidance_weights": "region"},
+            "sampler": "ddim",
+            "steps": 20,
+            "start": "condition",
+            "strength": 0.25,
+            "guidance_scale": 2000.0,
+            "guidance_weights": "region",
         },
     }
     if size == "smoke":
