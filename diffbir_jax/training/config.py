@@ -71,6 +71,12 @@ VALIDATION = {
     "every": 1000,
     "sampling_steps": 50,
 }
+IMAGE_LOSS = {  # weights of the losses on the decoded clean estimate, see `AdversarialStage2`; all 0: the diffusion loss alone
+    "pixel": 0.0,
+    "perceptual": 0.0,
+    "adversarial": 0.0,
+    "strength": 0.25,  # restorations start from stage 1's latent diffused so far
+}
 SAMPLING = {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}
 
 TINY_DATA = {  # of the embedded model's networks that see damage: of both kinds, and a third as mild as most photographs have it
@@ -141,6 +147,7 @@ def _of_task(task: str) -> dict[str, Any]:
             "captions_dropped": 1.0,  # share of the images that get the empty prompt
             "noise_augmentation": 0,  # the condition is diffused to a step drawn below this
             "low_steps": 0.0,  # share of the steps drawn from the first quarter, where a restoration from the condition begins
+            "image_loss": IMAGE_LOSS,
         },
     }[task]
     if task in ("prior", "stage2"):
@@ -149,6 +156,11 @@ def _of_task(task: str) -> dict[str, Any]:
             "defaults": {},  # copied into model.json: the options of a restoration that the model prefers
         }
     return own
+
+
+def has_image_loss(config: ConfigDict) -> bool:
+    """Whether stage 2 is trained on decoded estimates too."""
+    return config.task == "stage2" and any(config.image_loss[key] for key in ("pixel", "perceptual", "adversarial"))
 
 
 _PAPER = {  # of every full-size recipe (DiffBIR v1, section 4.1): 512 pixels, AdamW at a constant rate

@@ -18,12 +18,16 @@ from numpy.typing import DTypeLike
 
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR, ZERO_SNR, Schedule
 from diffbir_jax.errors import InputError
+from diffbir_jax.home import home
+from diffbir_jax.metrics.vgg import read_vgg, vgg_shapes
 from diffbir_jax.models.attention import best_implementation
 from diffbir_jax.models.control import ControlNet, LAControlNet, control_from_unet
 from diffbir_jax.models.unet import UNet, UNetEncoder
 from diffbir_jax.options import PRECISIONS
+from diffbir_jax.packages import Archives
 from diffbir_jax.training import objectives
-from diffbir_jax.training.config import TASKS
+from diffbir_jax.training.adversarial import AdversarialStage2, Discriminator
+from diffbir_jax.training.config import TASKS, has_image_loss
 from diffbir_jax.training.remat import rematted
 from diffbir_jax.training.steps import Objective, make_step
 from diffbir_jax.training.text import Contexts
@@ -67,7 +71,7 @@ def load_setup(config: ConfigDict) -> Setup:
         )
     load = partial(load_frozen, config)
     contexts = lambda unet: make_contexts(config, np.float32)([""])  # noqa: E731
-    return _setup(config, load, _start, contexts)
+    return _setup(config, load, _start, contexts, lambda: read_vgg(Archives(home() / "metrics")))
 
 
 def load_frozen(config: ConfigDict, name: str, dtype: DTypeLike = np.float32) -> tuple[nn.Module, Params]:
@@ -94,7 +98,7 @@ def abstract_setup(config: ConfigDict) -> Setup:
         return net, _shapes(net)
 
     contexts = lambda unet: jax.ShapeDtypeStruct((1, 77, unet.context_dim), jnp.float32)  # noqa: E731
-    return _setup(config, load, lambda net, unet, seed: _shapes(net), contexts)
+    return _setup(config, load, lambda net, unet, seed: _shapes(net), contexts, vgg_shapes)
 
 
 def _described(config: ConfigDict) -> dict[str, Any]:
@@ -114,7 +118,7 @@ def _sampling(config: ConfigDict) -> dict[str, Any]:
     return (read_card(folder) if there else {}).get("sampling", PRESETS["v1-general"].sampling) | own
 
 
-def _setup(config: ConfigDict, load: Callable, start: Callable, contexts: Callable) -> Setup:
+def _setup(config: ConfigDict, load: Callable, start: Callable, contexts: Callable, vgg: Callable) -> Setup:
     names = [n for n in FROZEN[config.task] if n != "stage1" or config.restoration]
     loaded = {name: load(name) for name in names}
     nets, params = ({name: pair[i] for name, pair in loaded.items()} for i in (0, 1))
@@ -126,6 +130,11 @@ def _setup(config: ConfigDict, load: Callable, start: Callable, contexts: Callab
         params[name] = start(nets[name], params.get("unet"), config.seed)
     _check_fit(config, nets)
     trained, frozen = _share_out(config, name, params)
+    if has_image_loss(config):
+        nets["discriminator"] = Discriminator()
+        trained["discriminator"] = start(nets["discriminator"], None, config.seed)
+        if config.image_loss.perceptual:
+            frozen["vgg"] = vgg()
     if name == "control" and nets["unet"].context_dim:
         frozen["empty"] = contexts(nets["unet"])
     return Setup({n: as_computed(net, config) for n, net in nets.items()}, trained, frozen, _sampling(config))
@@ -220,7 +229,10 @@ def make_objective(config: ConfigDict, setup: Setup) -> Objective:
     if config.task == "prior":
         return objectives.prior_objective(nets["unet"], nets["autoencoder"], *diffusion, config.noises)
     options = ("noises", "control_dropped", "captions_dropped", "noise_augmentation", "low_steps")
-    return objectives.Stage2(nets, *diffusion, **{key: config[key] for key in options})
+    given = {key: config[key] for key in options}
+    if has_image_loss(config):
+        return AdversarialStage2(nets, *diffusion, **given, **config.image_loss)
+    return objectives.Stage2(nets, *diffusion, **given)
 
 
 def training_step(config: ConfigDict, objective: Objective, optimizer: optax.GradientTransformation, mesh: Mesh) -> Callable:

@@ -161,10 +161,13 @@ class Stage2:
         return self.nets["stage1"].apply({"params": weights["stage1"]}, lq) if "stage1" in self.nets else lq
 
     def conditions(self, weights: Mapping[str, Any], batch: Mapping[str, Array]) -> tuple[Latent, Latent | Image]:
+        """The clean images' latents, and the condition."""
+        return self.latents(weights, batch["hq"], self.restore(weights, batch["lq"]))
+
+    def latents(self, weights: Mapping[str, Any], hq: Image, reg: Image) -> tuple[Latent, Latent | Image]:
         """The clean images' latents, and the condition: the restored images' latents, or for a ControlNet these images."""
-        reg = self.restore(weights, batch["lq"])
         plain = isinstance(self.nets["control"], ControlNet)
-        images = batch["hq"] if plain else jnp.concatenate([batch["hq"], reg])
+        images = hq if plain else jnp.concatenate([hq, reg])
         latents = self.nets["autoencoder"].apply({"params": weights["autoencoder"]}, images, method="encode")
         return (latents, reg) if plain else tuple(jnp.split(latents, 2))
 

@@ -1,0 +1,27 @@
+"""The embedded model's last training: clean estimates that look real, so that few steps are enough.
+
+python -m diffbir_jax.train --config configs/tiny_adversarial.py --workdir workdir/adversarial --config.data.folder=PHOTOS
+
+Goes on from the networks of tiny_stage2 in the model folder. The perceptual distance's weights: the README's "Measure".
+Hardware: two CPU cores.
+"""
+
+from diffbir_jax.training.config import SMOKE, TINY_DATA, recipe
+
+
+def get_config(size="full"):
+    changes = TINY_DATA | {
+        "data__batch": 4,
+        "low_steps": 0.7,
+        "conv_implementation": "cpu",
+        "control_dropped": 0.2,
+        "image_loss": {"pixel": 1.0, "perceptual": 1.0, "adversarial": 0.1, "strength": 0.25},
+        "start_from": "workdir/tiny",
+        "optimizer__learning_rate": 2e-4,
+        "optimizer__b1": 0.5,
+        "optimizer__ema": 0.998,
+        "steps": 3000,
+    }
+    if size == "smoke":
+        changes |= SMOKE | {"image_loss": {"pixel": 1.0, "perceptual": 0.0, "adversarial": 0.1, "strength": 0.25}}
+    return recipe("stage2", {}, **changes)

@@ -1,0 +1,108 @@
+"""Losses on the decoded estimate against closed forms, and who learns from which."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffbir_jax.diffusion.schedule import SCALED_LINEAR
+from diffbir_jax.training import adversarial
+from diffbir_jax.training.adversarial import AdversarialStage2, Discriminator, part_of, spectral_norm
+from tests.training.test_objectives import FROZEN, NETS, ONE, Shift, keys
+
+IMAGES = jax.random.uniform(jax.random.key(0), (12, 16, 16, 3))
+BATCH = {"hq": IMAGES, "lq": 0.5 * IMAGES}
+
+
+class Plain(Shift):
+    """An autoencoder that changes nothing."""
+
+    def decode(self, latent):
+        return latent
+
+
+NETS = NETS | {"autoencoder": Plain(), "discriminator": Discriminator((4, 8))}
+CRITIC = NETS["discriminator"].init(jax.random.key(1), IMAGES, IMAGES)["params"]
+PARAMS = {"control": ONE, "discriminator": CRITIC}
+
+
+def objective(parameterisation="v", **weights):
+    return AdversarialStage2(NETS, SCALED_LINEAR, parameterisation, **{"perceptual": 0.0} | weights)
+
+
+class Knowing(AdversarialStage2):
+    """Predicts what leads to the clean image, whatever it is given."""
+
+    def predict(self, weights, z_t, t, context, cond, kept=None):
+        signal, noise = self.schedule.scales(t[:, None, None, None])
+        eps = (z_t - signal * IMAGES) / noise
+        return eps if self.parameterisation == "eps" else signal * eps - noise * IMAGES
+
+
+def gradients(of, seed=0, params=PARAMS):
+    return jax.grad(lambda p: of(p, FROZEN, BATCH, keys(12, seed))[0])(params)
+
+
+@pytest.mark.parametrize("parameterisation", ["eps", "v"])
+def test_a_network_that_knows_the_image_has_no_loss_but_the_discriminators(parameterisation):
+    _, metrics = Knowing(NETS, SCALED_LINEAR, parameterisation, perceptual=0.0)(PARAMS, FROZEN, BATCH, keys(12))
+    assert 0 < metrics["diffusion"].count < 12 and metrics["diffusion"].count + metrics["pixel"].count == 12
+    assert metrics["diffusion"].total == pytest.approx(0, abs=1e-4) and metrics["pixel"].total == pytest.approx(0, abs=1e-4)
+    assert metrics["discriminator"].total / metrics["discriminator"].count == pytest.approx(2, abs=1e-3)  # it cannot tell
+
+
+def test_each_learns_from_its_own_losses():
+    """The networks not from the discriminator's hinge, the discriminator from that alone; without a weight nobody judges."""
+    silent, strong = gradients(objective(adversarial=0.0)), gradients(objective(adversarial=5.0))
+    for a, b in zip(jax.tree.leaves(silent["discriminator"]), jax.tree.leaves(strong["discriminator"]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    assert max(abs(x).max() for x in jax.tree.leaves(silent["discriminator"])) > 0
+    assert silent["control"]["by"] != strong["control"]["by"]
+    other = PARAMS | {"discriminator": jax.tree.map(lambda x: -x, CRITIC)}
+    assert gradients(objective(adversarial=0.0), params=other)["control"]["by"] == silent["control"]["by"]
+
+
+def test_half_of_the_estimates_begin_as_a_restoration_does(monkeypatch):
+    seen = {}
+
+    class Watching(AdversarialStage2):
+        def predict(self, weights, z_t, t, context, cond, kept=None):
+            signal, noise = self.schedule.scales(t[:, None, None, None])
+            seen.update(t=np.asarray(t), cond=np.asarray(jnp.mean((z_t - signal * cond) / noise, (1, 2, 3))))
+            return super().predict(weights, z_t, t, context, cond, kept)
+
+    many = {"hq": jnp.zeros((400, 16, 16, 3)), "lq": jnp.full((400, 16, 16, 3), 9.0)}  # stage 1 adds 1
+    Watching(NETS, SCALED_LINEAR, "v", perceptual=0.0, strength=0.2)(PARAMS, FROZEN, many, keys(400))
+    begins = (abs(seen["cond"]) < 1) & (seen["t"] < 500)  # else z_t holds nothing of the condition, which is 10
+    assert begins.mean() == pytest.approx(0.75 / 2, abs=0.08)
+    assert 95 <= seen["t"][begins].min() and seen["t"][begins].max() < 200
+    assert (seen["t"][~begins] >= 200).any() and (seen["t"][~begins] < 100).any()
+
+
+def test_the_spectral_norm_is_the_largest_singular_value():
+    matrix = jax.random.normal(jax.random.key(0), (40, 12)) * jnp.linspace(0.2, 3, 12)[None]
+    assert spectral_norm(matrix) == pytest.approx(float(np.linalg.norm(matrix, 2)), rel=0.02)
+    gradient = jax.grad(spectral_norm)(matrix)
+    u, _, vt = np.linalg.svd(matrix)
+    assert np.sum(gradient * np.outer(u[:, 0], vt[0])) == pytest.approx(1, abs=0.05)
+
+
+def test_a_discriminator_does_not_stretch():
+    """Every layer is 1-Lipschitz up to the number of places that see a value."""
+    more = IMAGES.at[0, 8, 8].add(0.01)
+    change = NETS["discriminator"].apply({"params": CRITIC}, more, IMAGES) - NETS["discriminator"].apply(
+        {"params": CRITIC}, IMAGES, IMAGES
+    )
+    assert 0 < jnp.linalg.norm(change) < 0.01 * 2 * 2 * 9 * 4 * 9
+
+
+def test_parts_are_cut_alike_and_within(monkeypatch):
+    monkeypatch.setattr(adversarial, "PERCEPTUAL_SIDE", 6)
+    places = jnp.stack(jnp.meshgrid(*[jnp.arange(16.0)] * 2, indexing="ij"), -1)
+    image = jnp.concatenate([places, jnp.zeros((16, 16, 1))], -1)[None].repeat(50, 0)
+    parts = np.asarray(part_of(image, keys(50)))
+    assert parts.shape == (50, 6, 6, 3)
+    corners = parts[:, 0, 0, :2]
+    assert corners.min() == 0 and corners.max() == 10 and len(np.unique(corners, axis=0)) > 30
+    np.testing.assert_array_equal(parts - parts[:, :1, :1], np.broadcast_to(parts[:1] - parts[:1, :1, :1], parts.shape))
+    assert part_of(image[:, :4], keys(50)).shape == (50, 4, 6, 3)
