@@ -2,7 +2,7 @@
 
 python tests/benchmarks/growth.py --output DIR [--axes pixels,steps,batch,devices] [--largest 16]     # matplotlib: extra measure
 
-With the embedded model. Every point is a process of its own, which restores twice, above 4 megapixels once; compiling is left out.
+With the embedded model. Every point is a process of its own, which restores twice, above 1 megapixel once; compiling is left out.
 Pixels are restored in tiles at the model's own steps; steps from pure noise at 512x512; images at a time at 256x256; devices are
 simulated on the same cores, with 8 images of 128x128. DIR gets growth.csv and growth.png; exponents are slopes of log(seconds) over
 log(amount), by least squares, and a stage dominates where it takes more than the others together.
@@ -76,7 +76,7 @@ def measure(point: dict[str, Any]) -> None:
     methods = {"stage 1": "stage1", "encode": "encode", "stage 2": "stage2", "decode": "decode"}
     for name, method in methods.items():
         setattr(pipeline.Batch, method, timed(name, getattr(pipeline.Batch, method)))
-    for _ in range(1 if point["side"] > 2048 else 2):
+    for _ in range(1 if point["side"] > 1024 else 2):
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         begun = clock()
         assert len(list(pipeline.restore_jobs(jobs, mesh, each))) == point["images"]
