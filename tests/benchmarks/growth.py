@@ -76,6 +76,13 @@ def measure(point: dict[str, Any]) -> None:
     methods = {"stage 1": "stage1", "encode": "encode", "stage 2": "stage2", "decode": "decode"}
     for name, method in methods.items():
         setattr(pipeline.Batch, method, timed(name, getattr(pipeline.Batch, method)))
+    make = programs.sample_program
+
+    def sample_program(*arguments: Any) -> Any:
+        program = make(*arguments)
+        return lambda *given: jax.block_until_ready(program(*given))  # else its time is the decoder's
+
+    programs.sample_program = sample_program
     for _ in range(1 if point["side"] > 1024 else 2):
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         begun = clock()
