@@ -18,13 +18,16 @@ def get_config(size="full"):
         "low_steps": 0.7,
         "conv_implementation": "cpu",
         "control_dropped": 0.2,
-        "image_loss": {"pixel": 1.0, "perceptual": 1.0, "adversarial": 0.3, "strength": 0.25},
-        "start_from": "workdir/tiny",
+        "image_loss__pixel": 1.0,
+        "image_loss__perceptual": 1.0,
+        "image_loss__adversarial": 0.3,
         "optimizer__learning_rate": 2e-4,
         "optimizer__b1": 0.5,
         "optimizer__ema": 0.998,
         "steps": 1650,
     }
     if size == "smoke":
-        changes |= SMOKE | {"image_loss": {"pixel": 1.0, "perceptual": 0.0, "adversarial": 0.3, "strength": 0.25}}
-    return recipe("stage2", {}, **changes)
+        changes |= SMOKE | {"image_loss__perceptual": 0.0}
+    config = recipe("stage2", {}, **changes)
+    config.start_from = config.get_ref("model_folder").identity()  # unless another is given
+    return config

@@ -42,9 +42,9 @@ def command(name: str, photos: Path, folder: Path, *more: str, workdir: str = "r
 
 
 def test_four_networks_train_into_one_model_folder(photos, tmp_path, capsys):
-    priors, more = [], {"tiny_adversarial": [f"--config.start_from={tmp_path / 'model'}"]}
+    priors = []
     for name in SMALL:
-        assert train.main(command(name, photos, tmp_path, *more.get(name, ()))) == 0
+        assert train.main(command(name, photos, tmp_path)) == 0
         priors += [path.read_bytes() for path in (tmp_path / "model").glob("unet.safetensors")]
     assert priors[0] == priors[1] != priors[2] != priors[3]  # the embedded model's prior learns along with its control branch
     printed = capsys.readouterr().out
@@ -115,7 +115,7 @@ def test_a_bad_command_line_is_one_line_and_exit_2(photos, tmp_path, capsys, mor
 def test_an_impossible_image_loss_is_refused(photos, tmp_path, capsys, monkeypatch, more, message):
     monkeypatch.setenv("DIFFBIR_JAX_HOME", str(tmp_path / "home"))
     tiny = Path(train.__file__).parent / "assets" / "tiny"
-    given = [f"--config.model_folder={tiny}", f"--config.start_from={tiny}", "--config.data.crop=64", f"--config.{more}"]
+    given = [f"--config.model_folder={tiny}", "--config.data.crop=64", f"--config.{more}"]
     assert train.main(command("tiny_adversarial", photos, tmp_path, *given)) == 2
     printed = capsys.readouterr().err.strip()
     assert message in printed and "\n" not in printed

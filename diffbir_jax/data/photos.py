@@ -4,6 +4,7 @@ import logging
 import shutil
 import tempfile
 import weakref
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ class Photo(NamedTuple):
     name: str = ""
 
 
-class ImageSource:
+class ImageSource(ABC):
     """Photos by their index. A kind of source gives `__len__`, `read` and, for messages, `title`.
 
     `source[index]` never fails for one bad photo: the next usable one stands in for it, whatever was read before.
@@ -38,16 +39,16 @@ class ImageSource:
         )  # one empty file each: shared with workers, which get copies
         weakref.finalize(self, shutil.rmtree, self._marks, ignore_errors=True)
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def read(self, index: int) -> Photo:
         """The photo of this index.
 
         Raises:
             InputError: it cannot be used; the message names it.
         """
-        raise NotImplementedError
 
     @property
     def unusable(self) -> int:

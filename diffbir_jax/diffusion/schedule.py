@@ -136,8 +136,13 @@ def denoiser(predict: Predict, schedule: Schedule, parameterisation: Parameteris
     check_parameterisation(schedule, parameterisation)
 
     def denoise(z_t: Latent, t: Int[Array, ""]) -> Latent:
-        signal, noise = schedule.scales(t)
         prediction = predict(z_t, jnp.broadcast_to(t, z_t.shape[:1]))
-        return (z_t - noise * prediction) / signal if parameterisation == "eps" else signal * z_t - noise * prediction
+        return clean(schedule, parameterisation, z_t, t, prediction)
 
     return denoise
+
+
+def clean(schedule: Schedule, parameterisation: Parameterisation, z_t: Latent, t: Int[Array, "*S"], prediction: Latent) -> Latent:
+    """The clean estimate z0 of a prediction at t, one number or one an image, shaped to broadcast."""
+    signal, noise = schedule.scales(t)
+    return (z_t - noise * prediction) / signal if parameterisation == "eps" else signal * z_t - noise * prediction

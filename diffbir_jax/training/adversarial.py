@@ -11,8 +11,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from diffbir_jax.diffusion.noise import diffuse
+from diffbir_jax.diffusion.schedule import clean
 from diffbir_jax.metrics.vgg import vgg_distance
-from diffbir_jax.training.objectives import BUCKETS, Stage2, merge, normal, psnr, split, uniform
+from diffbir_jax.training.objectives import BUCKETS, Stage2, merge, noised, normal, psnr, split, uniform
 from diffbir_jax.training.steps import Mean
 from diffbir_jax.types import Image, Latent
 
@@ -83,7 +84,7 @@ class AdversarialStage2(Stage2):
     step in the upper half of those below `strength`. One half of these is judged there, the other after a step of DDIM to a lower
     one that is drawn: the network sees and mends what its own estimates lead to. The real images are the autoencoder's.
 
-    `params` also holds "discriminator", and `frozen`, with a perceptual weight, "vgg". `noises` is not used.
+    With an adversarial weight `params` also holds "discriminator", with a perceptual one `frozen` "vgg". `noises` is not used.
 
     Attributes:
         strength: of the restorations, see `RestoreOptions`.
@@ -91,9 +92,9 @@ class AdversarialStage2(Stage2):
     """
 
     strength: float = 0.25
-    pixel: float = 1.0
-    perceptual: float = 1.0
-    adversarial: float = 0.1
+    pixel: float = 0.0
+    perceptual: float = 0.0
+    adversarial: float = 0.0
 
     def __call__(self, params: PyTree, frozen: Mapping[str, Any], batch: Mapping[str, Array], keys: Key[Array, "B"]):
         key_text, key_augment, key_plain, key_alone, key_start, key_on, key_part = split(keys, 7)
@@ -107,8 +108,7 @@ class AdversarialStage2(Stage2):
 
         t, z_t, eps = self.start(z0, cond, plain, key_start)
         z_t, t = self.go_on(z_t, t, predict, ~plain, key_on)
-        signal, noise = self.schedule.scales(t[:, None, None, None])
-        target = eps if self.parameterisation == "eps" else signal * eps - noise * z0
+        _, target = noised(self.schedule, self.parameterisation, z0, t, eps)
         predicted = predict(z_t, t)
         image, real = (self.decode(weights, z) for z in (self.estimate(z_t, t, predicted), z0))
         real = jax.lax.stop_gradient(real)
@@ -138,22 +138,17 @@ class AdversarialStage2(Stage2):
 
     def estimate(self, z_t: Latent, t: Int[Array, "B"], predicted: Latent) -> Latent:
         """The clean latent from a prediction, eps or v."""
-        signal, noise = self.schedule.scales(t[:, None, None, None])
-        return (z_t - noise * predicted) / signal if self.parameterisation == "eps" else signal * z_t - noise * predicted
-
-    def decode(self, weights: Mapping[str, Any], latent: Latent) -> Image:
-        return self.nets["autoencoder"].apply({"params": weights["autoencoder"]}, latent, method="decode")
+        return clean(self.schedule, self.parameterisation, z_t, t[:, None, None, None], predicted)
 
     def image_losses(self, weights: Mapping[str, Any], image: Image, real: Image, reg: Image, keys: Key[Array, "B"]):
         """Name -> weight and each image's loss. Only the discriminator's own has a gradient for its parameters."""
-        judge = lambda params, x: self.nets["discriminator"].apply({"params": params}, x, reg)  # noqa: E731
-        critic, fixed = weights["discriminator"], jax.lax.stop_gradient(weights["discriminator"])
-        false, true = judge(critic, jax.lax.stop_gradient(image)), judge(critic, real)
-        losses = {
-            "pixel": (self.pixel, jnp.mean(jnp.abs(image - real), axis=(1, 2, 3))),
-            "adversarial": (self.adversarial, -judge(fixed, image).mean((1, 2))),
-            "discriminator": (1.0, (jax.nn.relu(1 + false) + jax.nn.relu(1 - true)).mean((1, 2))),
-        }
+        losses = {"pixel": (self.pixel, jnp.mean(jnp.abs(image - real), axis=(1, 2, 3)))}
+        if self.adversarial:
+            judge = lambda params, x: self.nets["discriminator"].apply({"params": params}, x, reg)  # noqa: E731
+            critic, fixed = weights["discriminator"], jax.lax.stop_gradient(weights["discriminator"])
+            false, true = judge(critic, jax.lax.stop_gradient(image)), judge(critic, real)
+            losses["adversarial"] = (self.adversarial, -judge(fixed, image).mean((1, 2)))
+            losses["discriminator"] = (1.0, (jax.nn.relu(1 + false) + jax.nn.relu(1 - true)).mean((1, 2)))
         if self.perceptual:
             parts = [part_of(x, keys) for x in (image, real)]
             losses["perceptual"] = (self.perceptual, vgg_distance(weights["vgg"], *parts))

@@ -93,7 +93,7 @@ def stage2_evaluation(stage2: Stage2, steps: int, seed: int) -> Evaluate:
         noise = streams(key_sample)
         denoise = denoiser(predict, stage2.schedule, stage2.parameterisation)
         z, _ = ddpm(denoise, noise(len(stage2.schedule.betas), z0), spaced(steps, stage2.schedule), noise)
-        sample = stage2.nets["autoencoder"].apply({"params": weights["autoencoder"]}, z, method="decode")
+        sample = stage2.decode(weights, z)
         grid = jnp.stack([batch["lq"], stage2.restore(weights, batch["lq"]), sample, batch["hq"]], 1)
         numbers = {f"loss_t{t}": losses[i] for i, t in enumerate(TIMESTEPS)} | {"loss": losses.mean()}
         return numbers | {"sample_psnr": psnr(sample, batch["hq"]).mean()}, _sheet(jnp.clip(grid, 0, 1))

@@ -130,11 +130,11 @@ def _setup(config: ConfigDict, load: Callable, start: Callable, contexts: Callab
         params[name] = start(nets[name], params.get("unet"), config.seed)
     _check_fit(config, nets)
     trained, frozen = _share_out(config, name, params)
-    if has_image_loss(config):
+    if config.task == "stage2" and config.image_loss.adversarial:
         nets["discriminator"] = Discriminator()
         trained["discriminator"] = start(nets["discriminator"], None, config.seed)
-        if config.image_loss.perceptual:
-            frozen["vgg"] = vgg()
+    if config.task == "stage2" and config.image_loss.perceptual:
+        frozen["vgg"] = vgg()
     if name == "control" and nets["unet"].context_dim:
         frozen["empty"] = contexts(nets["unet"])
     return Setup({n: as_computed(net, config) for n, net in nets.items()}, trained, frozen, _sampling(config))

@@ -177,6 +177,10 @@ class Stage2:
         t = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.noise_augmentation))(key_t)
         return diffuse(self.schedule, cond, t, normal(key_eps, cond))
 
+    def decode(self, weights: Mapping[str, Any], latent: Latent) -> Image:
+        """The autoencoder's image of a latent."""
+        return self.nets["autoencoder"].apply({"params": weights["autoencoder"]}, latent, method="decode")
+
     def contexts(self, weights: Mapping[str, Any], batch: Mapping[str, Array], keys: Key[Array, "B"]) -> Context | None:
         """The captions' contexts, or the empty prompt's for a share `captions_dropped` of the images."""
         if "empty" not in weights:
