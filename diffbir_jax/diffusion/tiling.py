@@ -27,7 +27,7 @@ def tiled(
             others (a text's context) go to every tile.
         tile: side of a tile in latent pixels, a multiple of what the network needs; clipped to the latent.
         overlap: of neighbouring tiles, less than `tile`.
-        batch: tiles at once.
+        batch: tiles at once, if there are so many.
         covered: height and width that tiles are laid over, may be traced; the rest of the latent is padding, which is predicted
             as 0 and costs nothing. None: all of it.
         keeps: `predict` returns a pair, of eps or v and what it keeps (see reuse.py); what comes after `given` was kept at
@@ -39,14 +39,15 @@ def tiled(
 
     def predict_tiled(z_t: Latent, t: Num[Array, "B"], given: Any, *kept: Any) -> Any:
         windows = grid(z_t.shape[1:3], (tile, tile), overlap, covered=covered)
+        once = min(batch, windows.total)
 
         def inputs(x: Array, cut: Cut) -> Array:
-            return cut(x) if x.ndim == 4 and x.shape[1:3] == z_t.shape[1:3] else jnp.tile(x, (batch, *[1] * (x.ndim - 1)))
+            return cut(x) if x.ndim == 4 and x.shape[1:3] == z_t.shape[1:3] else jnp.tile(x, (once, *[1] * (x.ndim - 1)))
 
         def network(cut: Cut, *kept: Any) -> Any:
-            return predict(cut(z_t), jnp.tile(t, batch), jax.tree.map(lambda x: inputs(x, cut), given), *kept)
+            return predict(cut(z_t), jnp.tile(t, once), jax.tree.map(lambda x: inputs(x, cut), given), *kept)
 
-        blended, keep = _blended(network, windows, z_t.shape, batch, kept=kept, keeps=keeps)
+        blended, keep = _blended(network, windows, z_t.shape, once, kept=kept, keeps=keeps)
         return (blended, keep) if keeps else blended
 
     return predict_tiled
@@ -91,8 +92,7 @@ def _blended(
 
     What the network keeps comes back stacked, groups first, as `kept` gives it.
     """
-    (rows, columns), sides = windows, windows.sides
-    total = len(rows.starts) * len(columns.starts)
+    (rows, columns), sides, total = windows, windows.sides, windows.total
 
     def group(done: Array, numbered: tuple[Int[Array, "K"], Any]) -> tuple[Array, Any]:
         numbers, kept = numbered

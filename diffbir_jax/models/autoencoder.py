@@ -11,7 +11,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffbir_jax.models.attention import AttentionBlock
-from diffbir_jax.models.layers import CONV, ZERO, Downsample, ResBlock, Upsample, pixel_shuffle, pixel_unshuffle
+from diffbir_jax.models.conv import Conv3x3
+from diffbir_jax.models.layers import (
+    CONV,
+    ZERO,
+    Downsample,
+    GroupNormAffine,
+    ResBlock,
+    Upsample,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 from diffbir_jax.types import Image, Latent, Params
 
 
@@ -32,7 +42,7 @@ class Level(nn.Module):
             options = {"conv_implementation": self.conv_implementation, "dtype": self.dtype, "name": f"resnets_{i}"}
             x = ResBlock(self.channels, self.groups, 1e-6, **options)(x)
         if self.resample == "down":
-            x = Downsample((0, 1), self.dtype, name="downsamplers_0")(x)
+            x = Downsample((0, 1), self.conv_implementation, self.dtype, name="downsamplers_0")(x)
         if self.resample == "up":
             x = Upsample(self.conv_implementation, self.dtype, name="upsamplers_0")(x)
         return x
@@ -78,8 +88,9 @@ class Encoder(nn.Module):
             resample = "down" if i + 1 < len(self.channels) else None
             x = Level(c, self.blocks, self.groups, resample, *how, name=f"down_blocks_{i}")(x)
         x = MidBlock(self.groups, self.mid_attention, self.attention_implementation, *how, name="mid_block")(x)
-        x = nn.silu(nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="conv_norm_out")(x))
-        return conv(self.out_channels, kernel_init=ZERO if self.zero_init else CONV, name="conv_out")(x)
+        affine = GroupNormAffine(self.groups, 1e-6, name="conv_norm_out")(x)
+        start = ZERO if self.zero_init else CONV
+        return Conv3x3(self.out_channels, how[0], kernel_init=start, dtype=self.dtype, name="conv_out")(x, affine)
 
 
 class Decoder(nn.Module):
@@ -102,8 +113,9 @@ class Decoder(nn.Module):
         for i, c in enumerate(reversed(self.channels)):
             resample = "up" if i + 1 < len(self.channels) else None
             x = Level(c, self.blocks, self.groups, resample, *how, name=f"up_blocks_{i}")(x)
-        x = nn.silu(nn.GroupNorm(self.groups, epsilon=1e-6, dtype=self.dtype, name="conv_norm_out")(x))
-        return conv(3, kernel_init=ZERO if self.zero_init else CONV, name="conv_out")(x)
+        affine = GroupNormAffine(self.groups, 1e-6, name="conv_norm_out")(x)
+        start = ZERO if self.zero_init else CONV
+        return Conv3x3(3, how[0], kernel_init=start, dtype=self.dtype, name="conv_out")(x, affine)
 
 
 class AutoencoderKL(nn.Module):

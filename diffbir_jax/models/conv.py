@@ -25,6 +25,8 @@ FEW_CHANNELS = 640  # up to which kernels are kept as 36 points, beyond as 16
 Affine = tuple[Float[Array, "B C"], Float[Array, "B C"]]  # factor and summand of every channel
 Kernel = Float[Array, "3 3 C D"]
 Points = Float[Array, "P C D"]
+Bias = Float[Array, "D"]
+Onto = Float[Array, "B H W D"] | None  # a map that the convolution is added to
 
 
 class Transform(NamedTuple):
@@ -67,6 +69,8 @@ class Conv3x3(nn.Module):
             about 1e-6 (tiles of 2x2) or 4e-6 (4x4, for maps of 64x64 and more). A kernel that is `prepared` is Winograd's in any
             case.
         scale: 2 enlarges x before by nearest neighbour.
+        stride: of the output's places.
+        padding: rows of zeros before and after, along both axes.
 
     Raises:
         InputError: the implementation is none of these.
@@ -75,27 +79,31 @@ class Conv3x3(nn.Module):
     channels: int
     implementation: str = "xla"
     scale: int = 1
+    stride: int = 1
+    padding: tuple[int, int] = (1, 1)
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "B h w C"], affine: Affine | None = None
-    ) -> Float[Array, "B {self.scale}*h {self.scale}*w {self.channels}"]:
-        """The convolution of x, or of silu(x * factor + summand) where `affine` gives them."""
+    def __call__(self, x: Float[Array, "B h w C"], affine: Affine | None = None, onto: Onto = None) -> Float[Array, "B H W D"]:
+        """The convolution of x, or of silu(x * factor + summand) where `affine` gives them; added to `onto`, if there is one."""
         if self.implementation not in IMPLEMENTATIONS:
             raise InputError(f"conv implementation is {self.implementation!r}; give one of {', '.join(IMPLEMENTATIONS)}")
         kernel = jnp.asarray(self._kernel(x.shape[-1]), self.dtype)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)[None, None, None]
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)).astype(self.dtype)
         if kernel.ndim == 3:
-            return winograd_of_points(x.astype(self.dtype), affine, kernel, BY_POINTS[len(kernel)], self.scale) + bias
-        many = self.implementation == "cpu" and min(kernel.shape[2:]) >= LEAST_CHANNELS
+            how = BY_POINTS[len(kernel)]
+            return winograd_of_points(x.astype(self.dtype), affine, kernel, bias, onto, how, self.scale)
+        many = self.implementation == "cpu" and min(kernel.shape[2:]) >= LEAST_CHANNELS and self.stride == 1
         if many and x.shape[1] * x.shape[2] * self.scale**2 >= LEAST_PLACES:
-            return winograd(self.scale, x.astype(self.dtype), affine, kernel) + bias
-        x, form = enlarged(activated(x, affine, self.dtype), self.scale), ("NHWC", "HWIO", "NHWC")
+            return winograd(self.scale, x.astype(self.dtype), affine, kernel, bias, onto)
         if many:
-            return by_columns(x, kernel) + bias
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=form) + bias
+            out = by_columns(enlarged(activated(x, affine, self.dtype), self.scale), kernel)
+        elif self.implementation == "cpu" and self.scale == 1:
+            out = direct_in_strips(self.stride, self.padding, x.astype(self.dtype), affine, kernel)
+        else:
+            out = direct(enlarged(activated(x, affine, self.dtype), self.scale), kernel, self.stride, (self.padding, self.padding))
+        return out + bias[None, None, None] if onto is None else onto + (out + bias[None, None, None])
 
     def _kernel(self, channels: int) -> Any:
         if self.has_variable("params", "kernel"):
@@ -118,6 +126,44 @@ def enlarged(x: Float[Array, "B h w C"], scale: int) -> Float[Array, "B H W C"]:
     return x if scale == 1 else jnp.repeat(jnp.repeat(x, scale, axis=1), scale, axis=2)
 
 
+def direct(x: Float[Array, "B H W C"], kernel: Kernel, stride: int, padding: Sequence[tuple[int, int]]) -> Float[Array, "B h w D"]:
+    """XLA's convolution; rows and columns of zeros before and after."""
+    form = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=form)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def direct_in_strips(
+    stride: int, padding: tuple[int, int], x: Float[Array, "B H W C"], affine: Affine | None, kernel: Kernel
+) -> Float[Array, "B h w D"]:
+    """XLA's convolution of a large map a strip of rows at a time: it pads a copy of what it is given."""
+    b, before, width, c = x.shape
+    height = (before + sum(padding) - 3) // stride + 1
+    rows = _strip_rows(height, 1, math.floor(STRIP / (b * stride * width * c)))
+    strips = -(-height // rows)
+
+    def one(i: Array | int) -> Array:
+        part = _activated_rows(x, affine, stride * rows * i - padding[0], stride * (rows - 1) + 3, stride * rows * strips)
+        return direct(part, kernel, stride, ((0, 0), padding))
+
+    if strips == 1:
+        return direct(activated(x, affine, x.dtype), kernel, stride, (padding, padding))
+    out = jax.lax.map(one, jnp.arange(strips))
+    return jnp.moveaxis(out, 0, 1).reshape(b, strips * rows, *out.shape[3:])[:, :height]
+
+
+def _direct_forward(stride: int, padding: tuple[int, int], *given: Any) -> tuple[Array, tuple[Any, ...]]:
+    return direct_in_strips(stride, padding, *given), given
+
+
+def _direct_backward(stride: int, padding: tuple[int, int], given: tuple[Any, ...], g: Array) -> tuple[Any, ...]:
+    whole = lambda x, affine, kernel: direct(activated(x, affine, x.dtype), kernel, stride, (padding, padding))  # noqa: E731
+    return jax.vjp(whole, *given)[1](g)
+
+
+direct_in_strips.defvjp(_direct_forward, _direct_backward)
+
+
 def by_columns(x: Float[Array, "B H W C"], kernel: Kernel) -> Float[Array, "B H W D"]:
     """The convolution as one matrix product with every place's neighbours (im2col)."""
     b, height, width, c = x.shape
@@ -130,8 +176,8 @@ def prepared(net: nn.Module, params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters whose 3x3 kernels are transformed once, 16/9 or 4 times as large: for restorations on a CPU.
 
     Args:
-        net: its `Conv3x3` layers are those whose kernels are replaced, from 64 channels on, but for those of its smallest maps,
-            where it gains nothing.
+        net: its `Conv3x3` layers of stride 1 are those whose kernels are replaced, from 64 channels on, but for those of its
+            smallest maps, where it gains nothing.
         params: its parameters.
     """
     flat, places = dict(flatten_dict(params)), _places(net)
@@ -145,12 +191,12 @@ def prepared(net: nn.Module, params: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _places(net: nn.Module) -> dict[tuple[str, ...], int]:
-    """Paths of a network's `Conv3x3` layers, and places of their output for the smallest input."""
+    """Paths of a network's `Conv3x3` layers of stride 1, and places of their output for the smallest input."""
     found = {}
 
     def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         out = call(*args, **kwargs)
-        if isinstance(context.module, Conv3x3) and context.method_name == "__call__":
+        if isinstance(context.module, Conv3x3) and context.method_name == "__call__" and context.module.stride == 1:
             found[context.module.path] = out.shape[1] * out.shape[2]
         return out
 
@@ -169,23 +215,25 @@ def _how(x: Array, scale: int) -> Transform:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def winograd(scale: int, x: Float[Array, "B h w C"], affine: Affine | None, kernel: Kernel) -> Float[Array, "B H W D"]:
+def winograd(
+    scale: int, x: Float[Array, "B h w C"], affine: Affine | None, kernel: Kernel, bias: Bias, onto: Onto = None
+) -> Float[Array, "B H W D"]:
     """The convolution as 16 or 36 matrix products on tiles of 2x2 or 4x4, the latter for maps of 64x64 places or more.
 
     What `affine` and `scale` do before it happens a strip at a time, and again in the backward pass: no such map is held.
     """
     how = _how(x, scale)
     x, kernel = _barrier((x, kernel))  # so that kernels are not all transformed at the beginning
-    return winograd_of_points(x, affine, kernel_points(kernel, how), how, scale)
+    return winograd_of_points(x, affine, kernel_points(kernel, how), bias, onto, how, scale)
 
 
-def _forward(scale: int, x: Array, affine: Affine | None, kernel: Array) -> tuple[Array, tuple[Array, Affine | None, Array]]:
-    return winograd(scale, x, affine, kernel), (x, affine, kernel)
+def _forward(scale: int, *given: Any) -> tuple[Array, tuple[Any, ...]]:
+    return winograd(scale, *given), (*given[:3], given[4] is not None)
 
 
-def _backward(scale: int, saved: tuple[Array, Affine | None, Array], g: Array) -> tuple[Array, Affine | None, Array]:
+def _backward(scale: int, saved: tuple[Any, ...], g: Array) -> tuple[Any, ...]:
     """To the map: the convolution by the kernel turned around; to the kernel: each transform's transpose, in reverse."""
-    x, affine, kernel = saved
+    x, affine, kernel, added = saved
     x, back = jax.vjp(lambda x, affine: enlarged(activated(x, affine, x.dtype), scale), x, affine)
     b, height, width, d = g.shape
     padded = jnp.pad(g, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
@@ -193,34 +241,46 @@ def _backward(scale: int, saved: tuple[Array, Affine | None, Array], g: Array) -
     products = _mixed(SMALL.output.T, [rows[:, :, :, j::2] for j in range(2)], 1).reshape(16, -1, d)
     points = _product("pnc,pnd->pcd", _input_points(jnp.pad(x, ((0, 0), (1, 1 + height % 2), (0, 0), (0, 0))), SMALL), products)
     to_kernel = jnp.asarray(np.kron(SMALL.kernel, SMALL.kernel).T, points.dtype) @ points.reshape(16, -1)
-    return *back(winograd(1, g, None, kernel[::-1, ::-1].swapaxes(2, 3))), to_kernel.reshape(kernel.shape)
+    to_x = back(winograd(1, g, None, kernel[::-1, ::-1].swapaxes(2, 3), jnp.zeros(kernel.shape[2], g.dtype)))
+    return *to_x, to_kernel.reshape(kernel.shape), g.sum((0, 1, 2)), g if added else None
 
 
 winograd.defvjp(_forward, _backward)
 
 
 def winograd_of_points(
-    x: Float[Array, "B h w C"], affine: Affine | None, points: Points, how: Transform, scale: int = 1
+    x: Float[Array, "B h w C"], affine: Affine | None, points: Points, bias: Bias, onto: Onto, how: Transform, scale: int
 ) -> Float[Array, "B H W D"]:
-    """`winograd` with a transformed kernel, large maps in strips of rows: what a strip's transforms hold stays in the cache."""
+    """`winograd` with a transformed kernel, large maps in strips of rows: what a strip's transforms hold stays in the cache.
+
+    Strips are added in the place of `onto`: a residual block holds two maps and no third.
+    """
     b, height, width, _ = x.shape
     grown = (1 + 2 / how.size) ** 2 * b * scale * width * max(points.shape[1:])  # numbers held for a row of the output
     step = how.size // scale if how.size % scale == 0 else how.size
     rows = _strip_rows(height, step, math.floor(STRIP / grown / scale))
     strips = -(-height // rows)
 
-    def one(top: Array | int) -> Array:
-        """A strip of the output, of the rows of x from `top`: these, and one above and below that may lie outside."""
-        part = activated(_rows(x, top - 1, rows + 2, rows * strips), affine, x.dtype)
-        at = top - 1 + jnp.arange(rows + 2)
-        part = jnp.where(((at >= 0) & (at < height))[None, :, None, None], part, 0)
-        part = _barrier(enlarged(part, scale))
+    def one(i: Array | int) -> Array:
+        """A strip of the output: of `rows` rows of x, and one above and below."""
+        part = _barrier(enlarged(_activated_rows(x, affine, rows * i - 1, rows + 2, rows * strips), scale))
         return _strip(part[:, scale - 1 : part.shape[1] - scale + 1], points, how)
 
     if strips == 1:
-        return one(0)[:, : scale * height]
-    out = jax.lax.map(one, rows * jnp.arange(strips))
-    return jnp.moveaxis(out, 0, 1).reshape(b, scale * strips * rows, scale * width, -1)[:, : scale * height]
+        out = one(0)[:, : scale * height] + bias[None, None, None]
+        return out if onto is None else onto + out
+    start, more = onto, bias[None, None, None]
+    if onto is None:  # not zeros, which all layers would share, and keep
+        start, more = jnp.broadcast_to(more, (b, scale * height, scale * width, len(bias))), 0
+
+    def add(i: Array, out: Array) -> Array:
+        """Puts strip i where it belongs."""
+        top = scale * rows * i
+        strip = jax.lax.dynamic_slice_in_dim(out, top, scale * rows, 1) + (one(i) + more)
+        return jax.lax.dynamic_update_slice_in_dim(out, strip, top, 1)
+
+    padded = jnp.pad(start, ((0, 0), (0, scale * (strips * rows - height)), (0, 0), (0, 0)))
+    return jax.lax.fori_loop(0, strips, add, padded)[:, : scale * height]
 
 
 def _strip_rows(height: int, step: int, most: int) -> int:
@@ -230,6 +290,13 @@ def _strip_rows(height: int, step: int, most: int) -> int:
         return height + -height % step
     divisor = max((n for n in range(step, most + 1, step) if height % n == 0), default=0)
     return divisor if 2 * divisor >= most else most
+
+
+def _activated_rows(x: Array, affine: Affine | None, top: Array | int, count: int, height: int) -> Array:
+    """`activated` for `count` rows of x from `top` on; a row outside, of which there may be one above and one below, is zero."""
+    at = top + jnp.arange(count)
+    part = activated(_rows(x, top, count, height), affine, x.dtype)
+    return jnp.where(((at >= 0) & (at < x.shape[1]))[None, :, None, None], part, 0)
 
 
 def _rows(x: Array, top: Array | int, count: int, height: int) -> Array:

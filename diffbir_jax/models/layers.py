@@ -55,6 +55,19 @@ class GroupNormAffine(nn.Module):
         return factor.reshape(b, c), summand.reshape(b, c)
 
 
+class Conv1x1(nn.Module):
+    """A 1x1 convolution with the parameters of `nn.Conv`, as a matrix product: as a convolution a CPU first copies its input."""
+
+    channels: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W _"]) -> Float[Array, "B H W {self.channels}"]:
+        kernel = self.param("kernel", CONV, (1, 1, x.shape[-1], self.channels)).astype(self.dtype)
+        bias = self.param("bias", ZERO, (self.channels,)).astype(self.dtype)
+        return x.astype(self.dtype) @ kernel[0, 0] + bias[None, None, None]
+
+
 class ResBlock(nn.Module):
     """Two 3x3 convolutions, the timestep (if there is one) added between (DDPM, appendix B).
 
@@ -77,21 +90,23 @@ class ResBlock(nn.Module):
         h = conv(name="conv1")(x, norm(name="norm1")(x))
         if temb is not None:
             h += nn.Dense(self.channels, dtype=self.dtype, name="time_emb_proj")(nn.silu(temb))[:, None, None]
-        h = conv(kernel_init=ZERO if self.zero_init else CONV, name="conv2")(h, norm(name="norm2")(h))
-        if x.shape[-1] == self.channels:
-            return h + x
-        return h + nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="conv_shortcut")(x)
+        affine = norm(name="norm2")(h)
+        if x.shape[-1] != self.channels:
+            x = Conv1x1(self.channels, self.dtype, name="conv_shortcut")(x)
+        return conv(kernel_init=ZERO if self.zero_init else CONV, name="conv2")(h, affine, x)
 
 
 class Downsample(nn.Module):
     """3x3 convolution of stride 2; `padding` is (before, after) along both axes."""
 
     padding: tuple[int, int] = (1, 1)
+    conv_implementation: str = "xla"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-        return nn.Conv(x.shape[-1], (3, 3), 2, padding=[self.padding] * 2, dtype=self.dtype, name="conv")(x)
+        how = {"stride": 2, "padding": self.padding, "dtype": self.dtype}
+        return Conv3x3(x.shape[-1], self.conv_implementation, name="conv", **how)(x)
 
 
 class Upsample(nn.Module):

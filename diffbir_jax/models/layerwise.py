@@ -1,7 +1,8 @@
 """The autoencoder one layer at a time over tiles, its maps held by the host: for images whose maps the device cannot hold.
 
 Every GroupNorm sees the statistics of the whole map and every convolution its true neighbours, so the result is the whole
-network's to rounding; no tile overlaps another and nothing is computed twice. What is compiled depends on the tile, not the image.
+network's to rounding; no tile overlaps another and nothing is computed twice. What is compiled depends on the tile, not the image;
+maps smaller than a tile are padded to a power of two.
 """
 
 import functools
@@ -127,13 +128,15 @@ class Walk:
         onto: Map | None = None, shortcut: Params | None = None,
     ) -> Map:  # fmt: skip
         """A 3x3 convolution of silu(affine(x)), or of x resampled, added to `onto`, which it replaces where it has the channels."""
-        side = self.tile // 2 if resample == "down" else self.tile
         height, width = (2 * n if resample == "up" else n // 2 if resample == "down" else n for n in x.values.shape[1:3])
+        halves = 2 if resample == "down" else 1  # the tile is the input's
+        tile = min(self.tile, max(8, 2 ** (halves * max(height, width) - 1).bit_length()))  # else a small map is mostly padding
+        side = tile // halves
         target = Target((1, height, width, params["kernel"].shape[-1]), self.storage, onto)
         run = functools.partial(_convolved, activate=activate, resample=resample, dtype=self.net.dtype)
         running = deque()
         for place in places(height, width, side):
-            patch, inside = patch_of(x.values, place, self.tile, resample)
+            patch, inside = patch_of(x.values, place, tile, resample)
             residual = None if onto is None else cut(onto.values, *place, side, side)[0]
             units = np.array([x.unit, target.onto_unit], np.float32)
             real = np.minimum([height - place[0], width - place[1]], side).astype(np.int32)

@@ -58,7 +58,10 @@ def _unit(x: Float[Array, "N"]) -> Float[Array, "N"]:
 
 
 class Discriminator(nn.Module):
-    """How real each patch of an image looks beside stage 1's (PatchGAN; Isola et al. 2017, section 3.2.2)."""
+    """How real each patch of an image looks beside stage 1's (PatchGAN; Isola et al. 2017, section 3.2.2).
+
+    The last convolution may grow: among the small numbers that the others leave, a faint mesh would hardly count.
+    """
 
     channels: tuple[int, ...] = (32, 64, 128, 128)
     dtype: DTypeLike = jnp.float32
@@ -72,7 +75,7 @@ class Discriminator(nn.Module):
         x = jnp.concatenate([2 * image - 1, 2 * (image - reg)], -1)
         for i, c in enumerate(self.channels):
             x = nn.leaky_relu(SpectralConv(c, 2 if i else 1, self.dtype, name=f"conv_{i}")(x), 0.2)
-        return SpectralConv(1, 1, self.dtype, name="conv_out")(x)[..., 0].astype(jnp.float32)
+        return nn.Conv(1, (3, 3), dtype=self.dtype, name="conv_out")(x)[..., 0].astype(jnp.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +113,14 @@ class AdversarialStage2(Stage2):
         z_t, t = self.go_on(z_t, t, predict, ~plain, key_on)
         _, target = noised(self.schedule, self.parameterisation, z0, t, eps)
         predicted = predict(z_t, t)
-        image, real = (self.decode(weights, z) for z in (self.estimate(z_t, t, predicted), z0))
-        real = jax.lax.stop_gradient(real)
+        estimate, judged = self.estimate(z_t, t, predicted), 1.0 - plain
+        if "autoencoder" in params:
+            estimate, real, judged = jnp.where(plain[:, None, None, None], z0, estimate), batch["hq"], jnp.ones_like(judged)
+        else:
+            real = jax.lax.stop_gradient(self.decode(weights, z0))
+        image = self.decode(weights, estimate)
         losses = {"diffusion": (1.0, jnp.mean((predicted - target) ** 2, axis=(1, 2, 3)), 1.0 * plain)}
-        losses |= {name: (*of, 1.0 - plain) for name, of in self.image_losses(weights, image, real, reg, key_part).items()}
+        losses |= {name: (*of, judged) for name, of in self.image_losses(weights, image, real, reg, key_part).items()}
         loss = sum(weight * jnp.mean(values * mask) for weight, values, mask in losses.values())
         metrics = {name: Mean.of(values, mask) for name, (_, values, mask) in losses.items()}
         return loss, metrics | {"psnr": Mean.of(psnr(image, real), 1.0 - plain)}

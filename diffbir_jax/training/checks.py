@@ -110,6 +110,8 @@ def _check_stage2(config: ConfigDict) -> None:
         raise InputError(f"image_loss.strength is {strength}; give above 0 to 1, as restorations have it")
     if config.branch == "ControlNet" and has_image_loss(config):
         raise InputError("branch ControlNet has no condition latent to start from; give image_loss weights of 0")
+    if config.image_loss.decoder and not has_image_loss(config):
+        raise InputError("image_loss.decoder is on, but no loss sees an image; give image_loss.pixel, perceptual or adversarial")
     if config.noises > 1 and has_image_loss(config):
         raise InputError(f"image_loss takes one step an image and noises is {config.noises}; give noises 1")
     if not 0 <= config.captions_dropped <= 1:

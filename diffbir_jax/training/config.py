@@ -75,6 +75,7 @@ IMAGE_LOSS = {  # weights of the losses on the decoded clean estimate, see `Adve
     "pixel": 0.0,
     "perceptual": 0.0,
     "adversarial": 0.0,
+    "decoder": False,  # the autoencoder's decoder learns along, from these losses
     "strength": 0.25,  # restorations start from stage 1's latent diffused so far
 }
 SAMPLING = {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}

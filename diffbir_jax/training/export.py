@@ -31,10 +31,10 @@ def export(config: ConfigDict, setup: Setup, params: Any, sample: jax.Array | No
         mean, _ = net.apply({"params": params}, sample, method="moments")
         net = net.clone(scaling_factor=round(1 / float(mean.std()), 5))
     if config.task == "stage2":
-        if config.control_dropped:
-            save_network(folder, "unet", as_stored(setup.nets["unet"]), params["unet"])
-        rest = {name: jax.device_get(setup.frozen[name])} if name in setup.frozen else {}
-        params = merge(rest, params)[name]
+        whole = merge({n: jax.device_get(setup.frozen[n]) for n in params if n in setup.frozen}, params)
+        for along in {"unet", "autoencoder"} & set(params):
+            save_network(folder, along, as_stored(setup.nets[along]), whole[along])
+        params = whole[name]
     save_network(folder, name, net, params)
     if config.task in ("prior", "stage2"):
         defaults = {"defaults": config.defaults.to_dict()} if config.task == "prior" or config.defaults else {}

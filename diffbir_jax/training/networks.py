@@ -175,6 +175,10 @@ def _share_out(config: ConfigDict, name: str, params: dict[str, Any]) -> tuple[P
         frozen[name] = {k: v for k, v in tree.items() if k not in added}
         tree = {k: tree[k] for k in added}
     along = {"unet": frozen.pop("unet")} if config.control_dropped else {}
+    if config.image_loss.decoder:
+        whole = frozen["autoencoder"]
+        along["autoencoder"] = {k: v for k, v in whole.items() if k.startswith(("decoder", "post_quant"))}
+        frozen["autoencoder"] = {k: v for k, v in whole.items() if k not in along["autoencoder"]}
     return {name: tree, **along}, frozen
 
 
@@ -231,7 +235,8 @@ def make_objective(config: ConfigDict, setup: Setup) -> Objective:
     options = ("noises", "control_dropped", "captions_dropped", "noise_augmentation", "low_steps")
     given = {key: config[key] for key in options}
     if has_image_loss(config):
-        return AdversarialStage2(nets, *diffusion, **given, **config.image_loss)
+        losses = {key: value for key, value in config.image_loss.items() if key != "decoder"}
+        return AdversarialStage2(nets, *diffusion, **given, **losses)
     return objectives.Stage2(nets, *diffusion, **given)
 
 

@@ -90,7 +90,7 @@ class Ours:
             return self.products()
         import jax
 
-        from diffbir_jax.programs import cpu_options
+        from diffbir_jax.programs import cpu_options, trim
         from diffbir_jax.training.cost import whole
         from diffbir_jax.weights.released import shapes_of
 
@@ -102,6 +102,7 @@ class Ours:
         options = cpu_options(NETWORKS[row])
         program = jax.jit(partial(function, self.nets)).lower(self.params, *arguments).compile(compiler_options=options)
         self.facts["compile"] = time.perf_counter() - begun
+        trim()
         return lambda: np.asarray(program(self.params, *arguments))
 
     @staticmethod

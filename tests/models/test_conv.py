@@ -21,10 +21,6 @@ from diffbir_jax.models.conv import (
 )
 
 
-def direct(x, kernel):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
 def drawn(*shapes):
     rng = np.random.default_rng(0)
     return [jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes]
@@ -35,14 +31,18 @@ def distance(ours, theirs):
 
 
 def plain(x, affine, kernel, scale):
-    return direct(enlarged(activated(x, affine, x.dtype), scale), kernel)
+    form = ("NHWC", "HWIO", "NHWC")
+    x = enlarged(activated(x, affine, x.dtype), scale)
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=form)
 
 
 @pytest.mark.parametrize(("size", "scale"), [((8, 12), 1), ((7, 5), 1), ((1, 2), 1), ((3, 5), 2), ((66, 63), 1), ((33, 32), 2)])
 def test_winograd_is_the_convolution_with_its_gradients(size, scale):
-    x, *affine, kernel = drawn((2, *size, 6), (2, 6), (2, 6), (3, 3, 6, 5))
-    out, back = jax.vjp(lambda *given: plain(*given, scale), x, tuple(affine), kernel)
-    fast, fast_back = jax.vjp(lambda *given: winograd(scale, *given), x, tuple(affine), kernel)
+    shapes = (2, *size, 6), (2, 6), (2, 6), (3, 3, 6, 5), (5,), (2, scale * size[0], scale * size[1], 5)
+    x, *affine, kernel, bias, onto = drawn(*shapes)
+    slow = lambda *given: plain(*given[:3], scale) + given[3][None, None, None] + given[4]  # noqa: E731
+    out, back = jax.vjp(slow, x, tuple(affine), kernel, bias, onto)
+    fast, fast_back = jax.vjp(lambda *given: winograd(scale, *given), x, tuple(affine), kernel, bias, onto)
     for ours, theirs in zip(jax.tree.leaves((fast, fast_back(out))), jax.tree.leaves((out, back(out))), strict=True):
         assert distance(ours, theirs) < (2e-6 if scale * size[0] < 64 else 1e-5)
 
@@ -50,10 +50,27 @@ def test_winograd_is_the_convolution_with_its_gradients(size, scale):
 @pytest.mark.parametrize("how", [SMALL, LARGE])
 @pytest.mark.parametrize(("height", "scale"), [(11, 1), (12, 1), (30, 1), (9, 2), (16, 2)])
 def test_strips_join_to_the_whole(how, height, scale, monkeypatch):
-    x, *affine, kernel = drawn((2, height, 9, 6), (2, 6), (2, 6), (3, 3, 6, 5))
+    shapes = (2, height, 9, 6), (2, 6), (2, 6), (3, 3, 6, 5), (5,), (2, scale * height, scale * 9, 5)
+    x, *affine, kernel, bias, onto = drawn(*shapes)
     monkeypatch.setattr(conv, "STRIP", 2000)
-    strips = winograd_of_points(x, tuple(affine), kernel_points(kernel, how), how, scale)
-    assert distance(strips, plain(x, tuple(affine), kernel, scale)) < 1e-5
+    whole = plain(x, tuple(affine), kernel, scale) + bias[None, None, None]
+    for more in (None, onto):
+        strips = winograd_of_points(x, tuple(affine), kernel_points(kernel, how), bias, more, how, scale)
+        assert distance(strips, whole if more is None else whole + more) < 1e-5
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, (1, 1)), (2, (1, 1)), (2, (0, 1))])
+@pytest.mark.parametrize("height", [12, 26])
+def test_few_channels_and_strides_are_convolved_in_strips(stride, padding, height, monkeypatch):
+    x, *affine = drawn((2, height, 10, 6), (2, 6), (2, 6))
+    nets = [Conv3x3(5, how, stride=stride, padding=padding) for how in ("xla", "cpu")]
+    params = nets[0].init(jax.random.key(0), x)
+    monkeypatch.setattr(conv, "STRIP", 1000)
+    (out, back), (strips, strips_back) = (jax.vjp(lambda p, x, net=net: net.apply(p, x, tuple(affine)), params, x) for net in nets)
+    assert out.shape == (2, height // stride, 10 // stride, 5)
+    for ours, theirs in zip(jax.tree.leaves((strips, strips_back(out))), jax.tree.leaves((out, back(out))), strict=True):
+        assert distance(ours, theirs) < 1e-6
+    assert "scan" in str(jax.make_jaxpr(lambda p, x: nets[1].apply(p, x, tuple(affine)))(params, x))
 
 
 @pytest.mark.parametrize("scale", [1, 2])

@@ -32,12 +32,22 @@ def test_layer_by_layer_is_the_whole_network_and_other_sizes_compile_nothing_mor
     params, compiled = random_params(NET), []
     for image in (IMAGE, IMAGE[:, :40, :36]):
         latent = whole(NET, params, image, "encode")
-        assert relative("encode", encode_layerwise(NET, params, image, 34, np.float32), latent) < 1e-5
-        assert (
-            relative("decode", decode_layerwise(NET, params, latent, 34, np.float32), whole(NET, params, latent, "decode")) < 1e-5
-        )
+        assert relative("encode", encode_layerwise(NET, params, image, 16, np.float32), latent) < 1e-5
+        theirs = whole(NET, params, latent, "decode")
+        assert relative("decode", decode_layerwise(NET, params, latent, 16, np.float32), theirs) < 1e-5
         compiled.append(layerwise._convolved._cache_size())
     assert compiled[0] == compiled[1]
+
+
+def test_maps_smaller_than_a_tile_are_not_padded_to_it(monkeypatch):
+    sides, run = [], layerwise._convolved
+    monkeypatch.setattr(
+        layerwise, "_convolved", lambda p, a, patch, *more, **how: sides.append(patch.shape[1]) or run(p, a, patch, *more, **how)
+    )
+    params, image = random_params(NET), IMAGE[:, :40, :36]
+    latent = encode_layerwise(NET, params, image, 256, np.float32)
+    assert relative("encode", latent, whole(NET, params, image, "encode")) < 1e-5
+    assert set(sides) == {64 + 2, 64 + 1, 32 + 2}
 
 
 def test_layer_by_layer_is_the_original(monkeypatch):

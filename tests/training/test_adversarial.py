@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from diffbir_jax.diffusion.schedule import SCALED_LINEAR
 from diffbir_jax.training import adversarial
@@ -28,6 +29,14 @@ PARAMS = {"control": ONE, "discriminator": CRITIC}
 
 def objective(parameterisation="v", **weights):
     return AdversarialStage2(NETS, SCALED_LINEAR, parameterisation, pixel=1.0, **weights)
+
+
+class Adding(Plain):
+    """Its decoder adds a number."""
+
+    @nn.compact
+    def decode(self, latent):
+        return latent + self.param("by", nn.initializers.zeros, ())
 
 
 class Knowing(AdversarialStage2):
@@ -59,6 +68,17 @@ def test_each_learns_from_its_own_losses():
     assert largest(weak["discriminator"]) > 0 == largest(silent["discriminator"])
     moved = [float(of["control"]["by"] - silent["control"]["by"]) / weight for of, weight in ((weak, 0.1), (strong, 5.0))]
     assert moved[0] == pytest.approx(moved[1], rel=1e-2) != 0
+
+
+def test_a_decoder_learns_the_clean_images_from_estimates_and_from_their_own_latents():
+    """Its L1 is that of all images, whatever it is given; the others' losses are taken where they were."""
+    nets, params = NETS | {"autoencoder": Adding()}, {"control": ONE, "autoencoder": {"by": jnp.full((), 0.25)}}
+    of = Knowing(nets, SCALED_LINEAR, "v", pixel=1.0)
+    (_, metrics), gradient = jax.value_and_grad(of, has_aux=True)(params, FROZEN, BATCH, keys(200))
+    assert metrics["pixel"].count == 200 and metrics["pixel"].total == pytest.approx(50, rel=1e-3)
+    assert gradient["autoencoder"]["by"] == pytest.approx(1, abs=1e-3)
+    still = of({"control": ONE}, FROZEN | {"autoencoder": params["autoencoder"]}, BATCH, keys(200))[1]
+    assert still["pixel"].total == pytest.approx(0, abs=1e-2) and still["diffusion"].count == metrics["diffusion"].count < 200
 
 
 def test_estimates_begin_as_a_restoration_does_and_half_of_them_go_on():
