@@ -62,16 +62,16 @@ def needs(
     auto, unet = model.nets["autoencoder"], model.nets["unet"]
     at_lq, at_frame = batch * np.prod(lq, dtype=float), batch * np.prod(frame, dtype=float)
     latent = at_frame / auto.downsampling_factor**2
-    decode = 3.6 * auto.channels[:2][-1]
+    lean = auto.conv_implementation == "cpu"  # a residual block's sum takes the place of its input, see `Conv3x3`
     control = model.nets["control"]
     embedding = 2 * control.cond_channels[0] * at_frame if isinstance(control, ControlNet) else 0  # of the image, at its size
     backward = rgb * 10 * (auto.blocks + 1) * sum(c / 4**i for i, c in enumerate(auto.channels)) * at_frame
     kept = 2 * (2 + depth) if depth else 0
     maps = {
         "stage1": stage1_maps(model.nets["stage1"]) * at_lq,
-        "encode": 3.1 * auto.channels[0] * at_frame,
+        "encode": (2.4 if lean else 3.1) * auto.channels[0] * at_frame,
         "diffusion": (1 + text) * (18.3 + 256 / unet.head_dim + kept) * unet.channels[0] * latent + embedding + backward,
-        "decode": decode * at_frame,
+        "decode": (2.1 if lean else 3.6) * auto.channels[:2][-1] * at_frame,
     }
     return {stage: round(_held(model.params, at_frame) + MARGIN * 4 * numbers) for stage, numbers in maps.items()}
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from diffbir_jax import memory
 from diffbir_jax.memory import Tiled, needs, stage1_maps, what_to_tile
 from diffbir_jax.model import load_model
+from diffbir_jax.models.autoencoder import AutoencoderKL
 from diffbir_jax.models.scunet import SCUNet
 from diffbir_jax.options import RestoreOptions
 from diffbir_jax.programs import cpu_options
@@ -42,6 +45,16 @@ def test_needs_are_what_xla_takes_and_somewhat_more(tiny, stage):
     }
     run, x = runs[stage]
     assert 1 < grown(tiny, stage) / held(run, tiny.params, x, stage=stage) < 2.2
+
+
+@pytest.mark.parametrize("stage", ["encode", "decode"])
+def test_an_autoencoder_in_place_needs_less(tiny, stage):
+    net = AutoencoderKL((128, 256), 1, mid_attention=False, conv_implementation="cpu")
+    model = dataclasses.replace(tiny, nets=tiny.nets | {"autoencoder": net})
+    params = jax.eval_shape(net.init, jax.random.key(0), *net.example_inputs())
+    x = jax.ShapeDtypeStruct((1, 512, 512, 3) if stage == "encode" else (1, 256, 256, 4), jnp.float32)
+    taken = held(lambda p, x: net.apply(p, x, method=stage), params, x)
+    assert 1 < (needs(model, (512, 512), (512, 512))[stage] - memory._held(model.params, 512.0**2)) / taken < 1.5
 
 
 def test_auto_tiles_what_does_not_fit(tiny):
