@@ -6,7 +6,6 @@ prints the sizes of the images that are displayed.
 
 import json
 import os
-import runpy
 import shlex
 import shutil
 import signal
@@ -40,7 +39,6 @@ if __name__ == "__main__":
     sys.exit(0)
 
 import cv2  # noqa: E402
-import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from released_files import HEAD_DIM, released_state  # noqa: E402
@@ -235,21 +233,3 @@ def test_train_notebook_trains_plots_and_restores(tmp_path, photo):
     assert run("train.ipynb", tmp_path, PHOTO=photo, **values) == [[640, 240], [4 * 64, 64 + 24]]
     assert read_card(tmp_path / "model")["networks"]["stage1"]["embed_dim"] == 8
     assert "2,loss," in (tmp_path / "run" / "metrics.csv").read_text()
-
-
-def test_networks_between_those_of_two_models(small_model_folder, tmp_path, monkeypatch):
-    from diffbir_jax.weights.folder import load_network, save_network
-
-    shutil.copytree(small_model_folder, tmp_path / "after")
-    net, before = load_network(small_model_folder, "unet", np.float32)
-    save_network(tmp_path / "after", "unet", net, jax.tree.map(lambda x: x + 1, before))
-    folders = map(str, (small_model_folder, tmp_path / "after", tmp_path / "between"))
-    monkeypatch.setattr(sys, "argv", ["interpolate_networks.py", *folders, "--share", "0.25"])
-    for code in (0, 2):  # what is there stays
-        with pytest.raises(SystemExit, match=str(code)):
-            runpy.run_path(LAUNCH / "interpolate_networks.py", run_name="__main__")
-    _, between = load_network(tmp_path / "between", "unet", np.float32)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a + 0.25, atol=2e-3), before, between)
-    for name in ("control", "stage1"):
-        same = (load_network(folder, name, np.float32)[1] for folder in (small_model_folder, tmp_path / "between"))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), *same)

@@ -90,7 +90,7 @@ class Encoder(nn.Module):
         x = MidBlock(self.groups, self.mid_attention, self.attention_implementation, *how, name="mid_block")(x)
         affine = GroupNormAffine(self.groups, 1e-6, name="conv_norm_out")(x)
         start = ZERO if self.zero_init else CONV
-        return Conv3x3(self.out_channels, how[0], kernel_init=start, dtype=self.dtype, name="conv_out")(x, affine)
+        return Conv3x3(self.out_channels, self.conv_implementation, kernel_init=start, dtype=self.dtype, name="conv_out")(x, affine)
 
 
 class Decoder(nn.Module):
@@ -115,7 +115,7 @@ class Decoder(nn.Module):
             x = Level(c, self.blocks, self.groups, resample, *how, name=f"up_blocks_{i}")(x)
         affine = GroupNormAffine(self.groups, 1e-6, name="conv_norm_out")(x)
         start = ZERO if self.zero_init else CONV
-        return Conv3x3(3, how[0], kernel_init=start, dtype=self.dtype, name="conv_out")(x, affine)
+        return Conv3x3(3, self.conv_implementation, kernel_init=start, dtype=self.dtype, name="conv_out")(x, affine)
 
 
 class AutoencoderKL(nn.Module):

@@ -87,6 +87,9 @@ class AdversarialStage2(Stage2):
     step in the upper half of those below `strength`. One half of these is judged there, the other after a step of DDIM to a lower
     one that is drawn: the network sees and mends what its own estimates lead to. The real images are the autoencoder's.
 
+    Where `params` holds parts of "autoencoder", its decoder, that learns along. Then the real images are the clean ones themselves,
+    and on the quarter it is judged too, on their own latents, so that it stays the encoder's inverse.
+
     With an adversarial weight `params` also holds "discriminator", with a perceptual one `frozen` "vgg". `noises` is not used.
 
     Attributes:
