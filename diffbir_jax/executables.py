@@ -5,7 +5,9 @@ import hashlib
 import os
 import pickle
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,12 @@ from diffbir_jax.home import compiled_folder
 
 MOST = 200  # programs on disk; the longest unused go first
 
+compiled: list[float] = []  # seconds that each program took to compile
+_readers = ThreadPoolExecutor(2, "programs")
+
 
 class Program:
-    """A compiled program, from disk where it was kept.
+    """A compiled program, from disk where it was kept: it is read in the background until it first runs.
 
     What cannot be read or run is made anew; where nothing can be written nothing is kept.
 
@@ -32,41 +37,44 @@ class Program:
         make: compiles it.
 
     Attributes:
-        made: whether it had to be compiled.
+        made: whether it had to be compiled, as far as is known.
     """
 
     def __init__(self, key: Any, mesh: Mesh, make: Callable[[], jax.stages.Compiled]):
         self._place, self.made = None if key is None else folder() / f"{_name(key, mesh)}.program", False
+        self._reading = None
         if self._place is None or not self._place.exists():
             self._make(make)
         else:
-            self._load(mesh, make)
-        self._proven = self.made
+            self._reading = _readers.submit(self._read, mesh)
 
-    def _load(self, mesh: Mesh, make: Callable[[], jax.stages.Compiled]) -> None:
-        try:
-            packed = pickle.loads(self._place.read_bytes())
-            self._run = serialize_executable.deserialize_and_load(*packed, execution_devices=list(mesh.devices.flat))
-            os.utime(self._place)
-        except Exception as error:  # truncated, of another jaxlib: whatever it is, compiling helps
-            self._make(make, error)
+    def _read(self, mesh: Mesh) -> Callable:
+        packed = pickle.loads(self._place.read_bytes())
+        run = serialize_executable.deserialize_and_load(*packed, execution_devices=list(mesh.devices.flat))
+        os.utime(self._place)
+        return run
 
     def __call__(self, make: Callable[[], jax.stages.Compiled], *arguments: Any) -> Any:
-        """Runs it. The first run of one from disk may fail, as XLA's sometimes do for want of a function: `make` makes it anew."""
-        if not self._proven:
-            self._proven = True
+        """Runs it; `make` makes one from disk anew that fails at first: truncated, of another jaxlib, or for want of a function."""
+        if self._reading is not None:
+            reading, self._reading = self._reading, None
             try:
+                self._run = reading.result()
                 return jax.block_until_ready(self._run(*arguments))
-            except jax.errors.JaxRuntimeError as error:
+            except Exception as error:  # whatever it is, compiling helps
                 self._make(make, error)
         return self._run(*arguments)
 
     def _make(self, make: Callable[[], jax.stages.Compiled], error: Exception | None = None) -> None:
         if error:
             print(f"warning: {self._place} is made anew: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        begun = time.perf_counter()
         self._run, self.made = make(), True
-        if self._place is None:
-            return
+        if self._place is not None:
+            self._keep()
+        compiled.append(time.perf_counter() - begun)
+
+    def _keep(self) -> None:
         try:
             packed = pickle.dumps(serialize_executable.serialize(self._run))
             self._place.parent.mkdir(parents=True, exist_ok=True)

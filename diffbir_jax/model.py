@@ -39,7 +39,8 @@ class Model:
         params: the same names -> parameters; on a CPU the 3x3 kernels of a large "unet" and "control" are stored transformed, see
             `models.conv.prepared`.
         sampling: parameterisation "eps" or "v", zero_snr, short_edge (pixels; smaller images are enlarged), multiple (sizes are
-            padded to it), padding "edge" or "zero".
+            padded to it), padding "edge" or "zero"; where guidance is to act on each pixel alike whatever the size, guidance_side
+            (pixels): the side of the square frame whose guidance scales are meant.
         defaults: what options left open mean for this model, by field name.
         folder: where the text tower is read when a prompt is first used.
     """

@@ -226,6 +226,21 @@ class Batch:
         self.model, self.options, self.plan = jobs[0].model, jobs[0].options, jobs[0].plan
         self.frame, self.tiled = jobs[0].frame, jobs[0].tiled
 
+    @functools.cached_property
+    def programs(self) -> dict[str, Callable]:
+        """What is not computed in tiles; all of it is here before the first runs, so that it can be read in the meantime."""
+        where, found = (self.model, self.mesh, self.width), {}
+        if not self.tiled.stage1:
+            found["stage1"] = programs.stage1_program(*where, self.jobs[0].lq.shape[:2])
+        if self.options.stage1_only:
+            return found
+        if not self.tiled.encode:
+            found["encode"] = programs.encode_program(*where, self.frame)
+        found["sample"] = programs.sample_program(*where, self.frame, self.plan)
+        if not self.tiled.decode:
+            found["decode"] = programs.decode_program(*where, self.frame)
+        return found
+
     def run(self) -> list[Result]:
         regs = [job.cropped(output) for job, output in zip(self.jobs, self.stage1(), strict=True)]
         traces = [{"lq": job.lq[None], "reg": reg[None]} for job, reg in zip(self.jobs, regs, strict=True)]
@@ -242,8 +257,7 @@ class Batch:
     def stage1(self) -> Iterable[np.ndarray]:
         """The jobs' inputs without their degradation."""
         inputs, options = [job.lq for job in self.jobs], self.options
-        if not self.tiled.stage1:
-            program = programs.stage1_program(self.model, self.mesh, self.width, inputs[0].shape[:2])
+        if program := self.programs.get("stage1"):
             return np.asarray(program(self.stacked(inputs)))[: len(inputs)]
         tile = tuple(min(options.stage1_tile, n) for n in inputs[0].shape[:2])
         program = programs.stage1_program(self.model, local_mesh(1), 1, tile)
@@ -251,10 +265,9 @@ class Batch:
 
     def stage2(self, frames: list[np.ndarray], each: Each) -> tuple[Images, dict[str, np.ndarray]]:
         """The frames with believable detail, and what came before them."""
-        cond_latent = self.encode(frames)
-        sample = programs.sample_program(self.model, self.mesh, self.width, self.frame, self.plan)
+        cond_latent, sample = self.encode(frames), self.programs["sample"]
         seen = self.stacked(frames) if self.plan.sees_frames else None
-        z0, kept = sample(cond_latent, seen, each, programs.shared_of(self.model, self.options))
+        z0, kept = sample(cond_latent, seen, each, programs.shared_of(self.model, self.options, self.frame))
         decoded, fixed = self.decode(z0, frames, each.size)
         context = None if each.context is None else jnp.stack([x for x in (each.context, each.uncond) if x is not None], axis=1)
         kept = {"cond_latent": cond_latent[:, None], "context": context, **kept}
@@ -274,15 +287,14 @@ class Batch:
         return Each(sizes, keys, *(x if x is None else self.stacked(list(x)) for x in (prompts, negative)), draws)
 
     def encode(self, frames: list[np.ndarray]) -> Latent | np.ndarray:
-        if not self.tiled.encode:
-            return programs.encode_program(self.model, self.mesh, self.width, self.frame)(self.stacked(frames))
+        if program := self.programs.get("encode"):
+            return program(self.stacked(frames))
         encode = functools.partial(encode_layerwise, self.model.nets["autoencoder"], self.model.params["autoencoder"])
         return self.stacked([np.asarray(encode(frame[None], self.options.vae_tile))[0] for frame in frames])
 
     def decode(self, z0: Latent, frames: list[np.ndarray], sizes: np.ndarray) -> tuple[Images, Images]:
         """As decoded, and with the frames' colours."""
-        if not self.tiled.decode:
-            program = programs.decode_program(self.model, self.mesh, self.width, self.frame)
+        if program := self.programs.get("decode"):
             decoded, fixed = program(z0, self.stacked(frames), sizes)
             return np.asarray(decoded), np.asarray(fixed)
         decode = functools.partial(decode_layerwise, self.model.nets["autoencoder"], self.model.params["autoencoder"])

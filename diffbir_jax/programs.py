@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import functools
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -125,9 +124,15 @@ def plan_of(model: Model, options: RestoreOptions, tile: bool, replay: bool, kee
     )  # fmt: skip
 
 
-def shared_of(model: Model, options: RestoreOptions) -> Shared:
-    """The numbers of completed options."""
-    scales = (np.float32(x) for x in (options.guidance_scale, options.control_strength, options.cfg))
+def shared_of(model: Model, options: RestoreOptions, frame: Size) -> Shared:
+    """The numbers of completed options.
+
+    Guidance's distance is a mean over the frame, so one scale moves each pixel of a larger frame less. Where the model says at
+    which size its scales are meant, the scale grows with the frame's area.
+    """
+    side = model.sampling.get("guidance_side")
+    scale = options.guidance_scale * (frame[0] * frame[1] / side**2 if side else 1)
+    scales = (np.float32(x) for x in (scale, options.control_strength, options.cfg))
     guidance_scale, control_strength, cfg = map(np.asarray, scales)
     window = np.array([options.guidance_stop, options.guidance_start], np.int32)
     rows, noise_aug = rows_of(model, options), np.array(options.noise_aug, np.int32)
@@ -143,7 +148,7 @@ def latent_shape(model: Model, frame: Size, batch: int = 1) -> tuple[int, int, i
     return (batch, *(n // net.downsampling_factor for n in frame), net.latent_channels)
 
 
-compiled: list[float] = []  # seconds that each program took to compile
+compiled = executables.compiled
 _programs: dict[Any, Callable] = {}  # the last used one last
 
 
@@ -162,9 +167,7 @@ def program(
     make = functools.partial(_compile, model, mesh, names, run, (P(), *specs), (params, *examples))
     executable = _programs.pop(key, None)
     if executable is None:
-        begun = time.perf_counter()
         executable = executables.Program(None if _listeners else key, mesh, make)
-        compiled.extend([time.perf_counter() - begun] * executable.made)
     _programs[key] = executable
     if len(_programs) > MOST_PROGRAMS:
         del _programs[next(iter(_programs))]

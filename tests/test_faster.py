@@ -26,7 +26,7 @@ def sampled(model, every=None, tile=0, **options):
     """The latent that the diffusion makes of a given one; `every` instead of the options' reuse."""
     options = RestoreOptions(**options).completed(model.defaults)
     plan = programs.plan_of(model, options, False, False, False)._replace(tile=tile, overlap=tile // 2)
-    shared = programs.shared_of(model, options)
+    shared = programs.shared_of(model, options, (SIDE, SIDE))
     shared = shared if every is None else shared._replace(reuse=np.int32(every))
     clean = np.random.default_rng(1).standard_normal(programs.latent_shape(model, (SIDE, SIDE)), np.float32)
     rng = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def test_tiles_reuse_what_they_kept(small_model):
 def test_exact_keeps_nothing(small_model):
     """Its program is the one without any of this: no number more goes in, and no branch is taken in its loop."""
     plain, one = (RestoreOptions(**of).completed({}) for of in ({}, {"reuse": 1, "speed": "exact", "cfg_start": 1001}))
-    plan, shared = programs.plan_of(small_model, one, False, False, False), programs.shared_of(small_model, one)
+    plan, shared = programs.plan_of(small_model, one, False, False, False), programs.shared_of(small_model, one, (SIDE, SIDE))
     assert plain == one and not plan.depth and not plan.interval and shared[-2:] == (None, None)
     names, run, _, examples = programs.sampling(small_model, 1, (SIDE, SIDE), plan)
     mapped = jax.shard_map(run, mesh=local_mesh(1), in_specs=P(), out_specs=P(), check_vma=False)

@@ -1,5 +1,6 @@
 """Restoring as a function: shapes, seeds, knobs that recompile nothing, guidance that holds on to stage 1."""
 
+import dataclasses
 import gc
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from diffbir_jax import InputError, RestoreOptions, load_model, pipeline, programs, restore_batch, restore_images
+from diffbir_jax.diffusion.guidance import latent_guidance
 from diffbir_jax.diffusion.samplers import SAMPLERS
 from diffbir_jax.imaging.resizing import bucket, short_edge
 from diffbir_jax.options import SAMPLERS as NAMES
@@ -183,6 +185,18 @@ def test_a_models_guidance_is_one_choice():
     assert chosen == [(900.0, "region"), (5.0, "plain"), (900.0, "plain")]
     none = RestoreOptions().completed({})
     assert (none.guidance_scale, none.guidance_weights) == (0.0, "plain")
+
+
+def test_guidance_moves_a_pixel_alike_at_every_size_where_the_model_says_so(small_model):
+    options, said = RestoreOptions(guidance_scale=10.0).completed({}), small_model.sampling | {"guidance_side": 32}
+    saying = dataclasses.replace(small_model, sampling=said)
+
+    def shift(model, side):
+        x = jnp.zeros((1, side, side, 4))
+        scale = programs.shared_of(model, options, (side, side)).guidance_scale
+        return float(latent_guidance(x + 1, scale, repeats=1)(x, jnp.int32(1))[0, 0, 0, 0])
+
+    assert shift(saying, 32) == shift(saying, 64) == shift(small_model, 32) == 4 * shift(small_model, 64) > 0
 
 
 OFTEN = ("ddpm", "ddim", "dpm++_2m", "dpm++_sde", "heun", "unipc")  # one of every kind

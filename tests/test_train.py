@@ -56,7 +56,8 @@ def test_four_networks_train_into_one_model_folder(photos, tmp_path, capsys):
     assert printed.count("step 4/4") == 5 and "images/s" in printed and "left" in printed
     card = json.loads((tmp_path / "model" / "model.json").read_text())
     assert set(card["networks"]) == {"autoencoder", "unet", "stage1", "control"}
-    assert card["sampling"] == {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}
+    frame = {"short_edge": 256, "multiple": 64, "padding": "edge", "guidance_side": 256}
+    assert card["sampling"] == {"parameterisation": "v", "zero_snr": False, **frame}
     assert list((tmp_path / "run" / "tiny_stage1" / "tensorboard").iterdir())
     autoencoder, params = load_network(tmp_path / "model", "autoencoder")
     assert autoencoder.channels == (8, 8) and all(np.isfinite(x).all() for x in jax.tree.leaves(params))

@@ -1,6 +1,5 @@
 """Bringing images to the sizes at which the networks work, as DiffBIR does."""
 
-import jax
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image
@@ -42,7 +41,7 @@ def enlarge(image: Photo, size: Size) -> Resized:
         return image
     pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
     if not np.allclose(pixels / np.float32(255), image, atol=1e-4):
-        return np.stack([_bicubic(Image.fromarray(channel), size) for channel in np.moveaxis(image, -1, 0)], axis=-1)
+        return resize(image, size)
     return _bicubic(Image.fromarray(pixels), size).astype(np.float32) / np.float32(255)
 
 
@@ -51,7 +50,7 @@ def _bicubic(image: Image.Image, size: Size) -> np.ndarray:
 
 
 def resize(image: Float32[np.ndarray, "H W C"], size: Size) -> Float32[np.ndarray, "h w C"]:
-    """Bicubic (a = -1/2), antialiased where it shrinks; overshoots are kept. PyTorch's `interpolate(…, antialias=True)`."""
+    """Bicubic (a = -1/2), antialiased where it shrinks, overshoots kept: PyTorch's `interpolate(…, antialias=True)`."""
     if size == image.shape[:2]:
         return image
-    return np.asarray(jax.image.resize(image, (*size, image.shape[-1]), "bicubic", antialias=True))
+    return np.stack([_bicubic(Image.fromarray(channel), size) for channel in np.moveaxis(image, -1, 0)], axis=-1)

@@ -3,7 +3,7 @@
 import functools
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ Affine = tuple[Float[Array, "B C"], Float[Array, "B C"]]  # factor and summand o
 Kernel = Float[Array, "3 3 C D"]
 Points = Float[Array, "P C D"]
 Bias = Float[Array, "D"]
-Onto = Float[Array, "B H W D"] | None  # a map that the convolution is added to
+Onto = Float[Array, "B H W _"] | None  # a map to whose first D channels the convolution is added
 
 
 class Transform(NamedTuple):
@@ -103,7 +103,8 @@ class Conv3x3(nn.Module):
             out = direct_in_strips(self.stride, self.padding, x.astype(self.dtype), affine, kernel)
         else:
             out = direct(enlarged(activated(x, affine, self.dtype), self.scale), kernel, self.stride, (self.padding, self.padding))
-        return out + bias[None, None, None] if onto is None else onto + (out + bias[None, None, None])
+        out += bias[None, None, None]
+        return out if onto is None else onto[..., : self.channels] + out
 
     def _kernel(self, channels: int) -> Any:
         if self.has_variable("params", "kernel"):
@@ -228,12 +229,13 @@ def winograd(
 
 
 def _forward(scale: int, *given: Any) -> tuple[Array, tuple[Any, ...]]:
-    return winograd(scale, *given), (*given[:3], given[4] is not None)
+    onto = None if given[4] is None else given[4][:, :0]  # its shape
+    return winograd(scale, *given), (*given[:3], onto)
 
 
 def _backward(scale: int, saved: tuple[Any, ...], g: Array) -> tuple[Any, ...]:
     """To the map: the convolution by the kernel turned around; to the kernel: each transform's transpose, in reverse."""
-    x, affine, kernel, added = saved
+    x, affine, kernel, onto = saved
     x, back = jax.vjp(lambda x, affine: enlarged(activated(x, affine, x.dtype), scale), x, affine)
     b, height, width, d = g.shape
     padded = jnp.pad(g, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
@@ -242,7 +244,8 @@ def _backward(scale: int, saved: tuple[Any, ...], g: Array) -> tuple[Any, ...]:
     points = _product("pnc,pnd->pcd", _input_points(jnp.pad(x, ((0, 0), (1, 1 + height % 2), (0, 0), (0, 0))), SMALL), products)
     to_kernel = jnp.asarray(np.kron(SMALL.kernel, SMALL.kernel).T, points.dtype) @ points.reshape(16, -1)
     to_x = back(winograd(1, g, None, kernel[::-1, ::-1].swapaxes(2, 3), jnp.zeros(kernel.shape[2], g.dtype)))
-    return *to_x, to_kernel.reshape(kernel.shape), g.sum((0, 1, 2)), g if added else None
+    to_onto = None if onto is None else jnp.pad(g, ((0, 0), (0, 0), (0, 0), (0, onto.shape[-1] - d)))
+    return *to_x, to_kernel.reshape(kernel.shape), g.sum((0, 1, 2)), to_onto
 
 
 winograd.defvjp(_forward, _backward)
@@ -268,19 +271,52 @@ def winograd_of_points(
 
     if strips == 1:
         out = one(0)[:, : scale * height] + bias[None, None, None]
-        return out if onto is None else onto + out
+        return out if onto is None else onto[..., : len(bias)] + out
     start, more = onto, bias[None, None, None]
     if onto is None:  # not zeros, which all layers would share, and keep
         start, more = jnp.broadcast_to(more, (b, scale * height, scale * width, len(bias))), 0
 
-    def add(i: Array, out: Array) -> Array:
-        """Puts strip i where it belongs."""
-        top = scale * rows * i
-        strip = jax.lax.dynamic_slice_in_dim(out, top, scale * rows, 1) + (one(i) + more)
-        return jax.lax.dynamic_update_slice_in_dim(out, strip, top, 1)
-
     padded = jnp.pad(start, ((0, 0), (0, scale * (strips * rows - height)), (0, 0), (0, 0)))
-    return jax.lax.fori_loop(0, strips, add, padded)[:, : scale * height]
+    added = _in_place(padded, strips, lambda strip, i: strip[..., : len(bias)] + (one(i) + more))
+    return added[:, : scale * height, :, : len(bias)]
+
+
+def _in_place(x: Array, strips: int, change: Callable[[Array, Array], Array]) -> Array:
+    """x with the first channels of each strip of rows replaced by what `change` makes of the strip and its number."""
+    rows = x.shape[1] // strips
+
+    def put(i: Array, x: Array) -> Array:
+        strip = jax.lax.dynamic_slice_in_dim(x, rows * i, rows, 1)
+        return jax.lax.dynamic_update_slice(x, change(strip, i), (0, rows * i, 0, 0))
+
+    return jax.lax.fori_loop(0, strips, put, x)
+
+
+@jax.custom_vjp
+def narrowed(x: Float[Array, "B H W C"], last: Array, kernel: Float[Array, "C D"], bias: Bias) -> Float[Array, "B H W _"]:
+    """x @ kernel + bias, for D < C. Of a large map it is in the first D channels, the others are what they were: in x's place.
+
+    Args:
+        last: [B, H, W, D], all else that is made of x. The product waits for it, or x would have to be copied.
+    """
+    bias = jnp.where(jnp.isnan(last[0, 0, 0]), jnp.nan, bias)
+    whole = lambda x: x @ kernel + bias[None, None, None]  # noqa: E731
+    strips = -(-x.size // int(STRIP))
+    strips = next(n for n in range(strips, x.shape[1] + 1) if x.shape[1] % n == 0)
+    return whole(x) if strips == 1 else _in_place(x, strips, lambda strip, i: whole(strip))
+
+
+def _narrowed_forward(x: Array, last: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
+    return narrowed(x, last, kernel, bias), (x, kernel)
+
+
+def _narrowed_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
+    x, kernel = saved
+    g = g[..., : kernel.shape[1]]
+    return g @ kernel.T, jnp.zeros_like(g), jnp.einsum("bhwc,bhwd->cd", x, g), g.sum((0, 1, 2))
+
+
+narrowed.defvjp(_narrowed_forward, _narrowed_backward)
 
 
 def _strip_rows(height: int, step: int, most: int) -> int:

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
-from diffbir_jax.models.conv import Affine, Conv3x3
+from diffbir_jax.models.conv import Affine, Conv3x3, narrowed
 from diffbir_jax.types import Image
 
 ZERO = nn.initializers.zeros_init()
@@ -62,9 +62,12 @@ class Conv1x1(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W _"]) -> Float[Array, "B H W {self.channels}"]:
+    def __call__(self, x: Float[Array, "B H W _"], last: Float[Array, "B H W {self.channels}"] | None = None) -> Array:
+        """[B, H, W, channels]; or x with that in its first channels, see `narrowed`, where `last` is what else is made of x."""
         kernel = self.param("kernel", CONV, (1, 1, x.shape[-1], self.channels)).astype(self.dtype)
         bias = self.param("bias", ZERO, (self.channels,)).astype(self.dtype)
+        if last is not None and self.channels < x.shape[-1]:
+            return narrowed(x.astype(self.dtype), last, kernel[0, 0], bias)
         return x.astype(self.dtype) @ kernel[0, 0] + bias[None, None, None]
 
 
@@ -92,7 +95,7 @@ class ResBlock(nn.Module):
             h += nn.Dense(self.channels, dtype=self.dtype, name="time_emb_proj")(nn.silu(temb))[:, None, None]
         affine = norm(name="norm2")(h)
         if x.shape[-1] != self.channels:
-            x = Conv1x1(self.channels, self.dtype, name="conv_shortcut")(x)
+            x = Conv1x1(self.channels, self.dtype, name="conv_shortcut")(x, h if self.conv_implementation == "cpu" else None)
         return conv(kernel_init=ZERO if self.zero_init else CONV, name="conv2")(h, affine, x)
 
 

@@ -78,7 +78,7 @@ IMAGE_LOSS = {  # weights of the losses on the decoded clean estimate, see `Adve
     "decoder": False,  # the autoencoder's decoder learns along, from these losses
     "strength": 0.25,  # restorations start from stage 1's latent diffused so far
 }
-SAMPLING = {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge"}
+SAMPLING = {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge", "guidance_side": 256}
 
 TINY_DATA = {  # of the embedded model's networks that see damage: of both kinds, and a third as mild as most photographs have it
     "data__recipe": "codeformer+realesrgan+face",

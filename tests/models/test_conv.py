@@ -1,5 +1,7 @@
 """Winograd's convolution is the convolution."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,8 @@ from diffbir_jax.models.conv import (
     winograd,
     winograd_of_points,
 )
+from diffbir_jax.models.layers import ResBlock
+from diffbir_jax.programs import cpu_options
 
 
 def drawn(*shapes):
@@ -71,6 +75,19 @@ def test_few_channels_and_strides_are_convolved_in_strips(stride, padding, heigh
     for ours, theirs in zip(jax.tree.leaves((strips, strips_back(out))), jax.tree.leaves((out, back(out))), strict=True):
         assert distance(ours, theirs) < 1e-6
     assert "scan" in str(jax.make_jaxpr(lambda p, x: nets[1].apply(p, x, tuple(affine)))(params, x))
+
+
+def test_a_narrowing_block_takes_its_inputs_place(monkeypatch):
+    x, to_out = drawn((1, 128, 64, 128), (1, 128, 64, 64))
+    nets = [ResBlock(64, groups=8, conv_implementation=how) for how in ("xla", "cpu")]
+    params = nets[0].init(jax.random.key(0), x)
+    monkeypatch.setattr(conv, "STRIP", 3e4)
+    block = lambda net, params, x: net.apply(params, 2.0 * x)  # noqa: E731
+    (out, back), (strips, strips_back) = (jax.vjp(partial(block, net), params, x) for net in nets)
+    for ours, theirs in zip(jax.tree.leaves((strips, strips_back(to_out))), jax.tree.leaves((out, back(to_out))), strict=True):
+        assert distance(ours, theirs) < 2e-5
+    made = jax.jit(partial(block, nets[1])).lower(params, x).compile(compiler_options=cpu_options(["autoencoder"]))
+    assert made.memory_analysis().temp_size_in_bytes < 1.6 * x.nbytes  # not 2: x, and half as much twice
 
 
 @pytest.mark.parametrize("scale", [1, 2])
