@@ -5,7 +5,9 @@ python tests/benchmarks/speed.py --folder DIR [--rows unet,decode] [--rounds N] 
 Each side is a process of its own, and both take turns. A row: medians and their ratio, that of the processor time (less moved by a
 busy machine), the peak resident memory of each process while it computes and their ratio, our compile time, the relative L2
 distance of the results. `ceiling` is the largest matrix product of either library, of which the other rows give their share (FLOPs
-of the direct convolution). `train` holds one process at a time. The weights (10 GB) are drawn into DIR and kept there.
+of the direct convolution). `train` holds one process at a time. `restore` has a row for each --speed, beside PyTorch's --steps of
+ddpm, which exact takes too, with the same noise; its compile time is the sampler's. The weights (10 GB) are drawn into DIR and kept
+there.
 """
 
 import argparse
@@ -27,17 +29,20 @@ def work(side: str, row: str, folder: Path, threads: int, steps: int) -> None:
     """One side's process: says when it is ready, runs once a line of stdin, and tells what it measured when that ends."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     made = {"ours": Ours, "theirs": Theirs}[side](folder, NETWORKS[row], threads, row == "train")
-    run = made.prepare(row, inputs(row, steps), steps)
+    runs = made.prepare(row, inputs(row, steps), steps)
+    runs = runs if isinstance(runs, dict) else {row: runs}
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     print(json.dumps(made.facts), flush=True)
-    result = None
     for _ in sys.stdin:
-        begun = np.array([time.perf_counter(), time.process_time()])
-        result = run()
-        seconds = np.array([time.perf_counter(), time.process_time()]) - begun
-        print(*([result, 0] if row == "ceiling" else seconds), flush=True)
-    if isinstance(result, np.ndarray):
-        np.save(folder / f"{row}.{side}.npy", result)
+        measured = {}
+        for name, run in runs.items():
+            begun = np.array([time.perf_counter(), time.process_time()])
+            result = run()
+            seconds = np.array([time.perf_counter(), time.process_time()]) - begun
+            measured[name] = [result, 0] if row == "ceiling" else list(seconds)
+            if isinstance(result, np.ndarray):
+                np.save(folder / f"{name}.{side}.npy", result)
+        print(json.dumps(measured), flush=True)
     peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
     print(json.dumps({**made.facts, "peak": 1024 * int(peak)}), flush=True)
 
@@ -60,7 +65,7 @@ class Worker:
     def go(self) -> None:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        self.measured.append([float(x) for x in self._line().split()])
+        self.measured.append(json.loads(self._line()))
 
     def end(self) -> None:
         self.process.stdin.close()
@@ -93,19 +98,21 @@ def measure(row: str, args: argparse.Namespace) -> tuple[Worker, Worker]:
 
 
 def report(row: str, args: argparse.Namespace, ceiling: float) -> None:
-    """Prints a row of the table."""
+    """Prints a row of the table, or those of every speed."""
     pair = measure(row, args)
-    (ours, our_cpu), (theirs, their_cpu) = (np.median(worker.measured, axis=0) for worker in pair)
     peaks = [worker.facts["peak"] / 1e9 for worker in pair]
-    files = [args.folder / f"{row}.{side}.npy" for side in ("ours", "theirs")]
-    distance = "–"
-    if row != "train":
-        a, b = (np.load(file).astype(np.float64) for file in files)
-        distance = f"{np.linalg.norm(a - b) / np.linalg.norm(b):.1e}"
-    share = f"{pair[0].facts['flops'] / ours / ceiling:.0%}" if ceiling and "flops" in pair[0].facts else "–"
     memory = f"{peaks[0]:.2f} GB | {peaks[1]:.2f} GB | {peaks[0] / peaks[1]:.2f}"
-    times = f"{ours:.2f} s | {theirs:.2f} s | {ours / theirs:.2f} | {our_cpu / their_cpu:.2f}"
-    print(f"| {row} | {times} | {memory} | {pair[0].facts['compile']:.0f} s | {share} | {distance} |", flush=True)
+    theirs, their_cpu = np.median([each[row] for each in pair[1].measured], axis=0)
+    for name, compiling in pair[0].facts["compile"].items():
+        ours, our_cpu = np.median([each[name] for each in pair[0].measured], axis=0)
+        share = f"{pair[0].facts['flops'] / ours / ceiling:.0%}" if ceiling and "flops" in pair[0].facts else "–"
+        times = f"{ours:.2f} s | {theirs:.2f} s | {ours / theirs:.2f} | {our_cpu / their_cpu:.2f}"
+        distance = "–"
+        if name in (row, "exact") and row != "train":
+            a, b = (np.load(args.folder / f"{of}.npy").astype(np.float64) for of in (f"{name}.ours", f"{row}.theirs"))
+            distance = f"{np.linalg.norm(a - b) / np.linalg.norm(b):.1e}"
+        said = row if name == row else f"{row}, {name}"
+        print(f"| {said} | {times} | {memory} | {compiling:.0f} s | {share} | {distance} |", flush=True)
 
 
 def main() -> int:
@@ -133,7 +140,7 @@ def main() -> int:
     ceiling = 0.0
     if "ceiling" in rows:
         pair = measure("ceiling", args)
-        rates = [max(worker.measured)[0] for worker in pair]
+        rates = [max(each["ceiling"][0] for each in worker.measured) for worker in pair]
         ceiling = max(rates)
         print(f"Largest matrix product: ours {rates[0] / 1e9:.0f}, PyTorch {rates[1] / 1e9:.0f} GFLOP/s\n")
     heads = ("row", "ours", "PyTorch", "ratio", "of processor time", "peak, ours", "peak, PyTorch", "ratio", "compile")

@@ -81,7 +81,7 @@ class Ours:
         self.nets, self.params = ({name: pair[i] for name, pair in loaded.items()} for i in (0, 1))
         self.folder, self.facts = folder, {}
 
-    def prepare(self, row: str, given: dict[str, np.ndarray], steps: int) -> Run:
+    def prepare(self, row: str, given: dict[str, np.ndarray], steps: int) -> Run | dict[str, Run]:
         if row == "train":
             return self.train(given)
         if row == "restore":
@@ -101,7 +101,7 @@ class Ours:
         begun = time.perf_counter()
         options = cpu_options(NETWORKS[row])
         program = jax.jit(partial(function, self.nets)).lower(self.params, *arguments).compile(compiler_options=options)
-        self.facts["compile"] = time.perf_counter() - begun
+        self.facts["compile"] = {row: time.perf_counter() - begun}
         trim()
         return lambda: np.asarray(program(self.params, *arguments))
 
@@ -156,7 +156,7 @@ class Ours:
         begun = time.perf_counter()
         mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
         step = make_step(objective, optimizer, mesh, clip=config.optimizer.clip).lower(state, *arguments).compile()
-        self.facts["compile"] = time.perf_counter() - begun
+        self.facts["compile"] = {"train": time.perf_counter() - begun}
 
         def run() -> None:
             nonlocal state
@@ -165,29 +165,33 @@ class Ours:
 
         return run
 
-    def restore(self, given: dict[str, np.ndarray], steps: int) -> Run:
-        """`restore_jobs` with recorded noise; its programs are compiled before, none comes from disk."""
+    def restore(self, given: dict[str, np.ndarray], steps: int) -> dict[str, Run]:
+        """`restore_jobs` with recorded noise, and at the other speeds; the programs are compiled before, none comes from disk."""
         from diffbir_jax import programs
         from diffbir_jax.model import Model
-        from diffbir_jax.options import RestoreOptions
+        from diffbir_jax.options import SPEEDS, RestoreOptions
         from diffbir_jax.pipeline import Job, local_mesh, restore_jobs
 
         sampling = {"parameterisation": "v", "zero_snr": False, "short_edge": 512, "multiple": 64, "padding": "zero"}
         model = Model(self.nets, self.params, sampling, {}, self.folder, {"": given["context"][0]})
-        options = RestoreOptions(steps=steps, sampler="ddpm", start="noise", tiles="off").completed({})
-        job, mesh = Job(model, given["image"][0], options, programs.Draws(given["z_t"], given["noise"])), local_mesh(1)
+        common, draws = {"start": "noise", "tiles": "off"}, programs.Draws(given["z_t"], given["noise"])
+        options = {name: RestoreOptions(speed=name, **common).completed({}) for name in SPEEDS}
+        options["exact"] = RestoreOptions(steps=steps, sampler="ddpm", **common).completed({})
+        jobs = {name: Job(model, given["image"][0], of, draws if name == "exact" else None) for name, of in options.items()}
+        mesh, frame = local_mesh(1), jobs["exact"].frame
         with tempfile.TemporaryDirectory() as home:
             os.environ["DIFFBIR_JAX_HOME"] = home
             for of in (programs.stage1_program, programs.encode_program, programs.decode_program):
-                of(model, mesh, 1, job.frame)
-            programs.sample_program(model, mesh, 1, job.frame, job.plan)
-        self.facts["compile"] = sum(programs.compiled)
+                of(model, mesh, 1, frame)
+            for job in jobs.values():
+                programs.sample_program(model, mesh, 1, frame, job.plan)
+        self.facts["compile"] = dict(zip(jobs, programs.compiled[3:], strict=True))
 
-        def run() -> np.ndarray:
+        def run(job: Job) -> np.ndarray:
             [(_, result)] = restore_jobs([(0, job)], mesh)
             return result.image[None]
 
-        return run
+        return {name: partial(run, job) for name, job in jobs.items()}
 
 
 class Theirs:
