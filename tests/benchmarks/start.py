@@ -2,9 +2,9 @@
 
 python tests/benchmarks/start.py [--rounds 5] [--folder DIR]
 
-A photograph of 300x200 pixels, the embedded model: the first restoration compiles its programs into an empty folder, the others, whose
-median is printed, read them there. With --folder, of the weights that speed.py drew, also what comes before the first step at Stable
-Diffusion 2.1's size and 512x512.
+A photograph of 300x200 pixels and the embedded model. The first restoration compiles its programs into an empty folder, the others
+read them there; their median is printed. With --folder, of the weights that speed.py drew, also what comes before the first step at
+Stable Diffusion 2.1's size and 512x512.
 """
 
 import argparse
