@@ -38,11 +38,11 @@ def full_size(folder: Path) -> None:
 
     from diffbir_jax import RestoreOptions, pipeline, programs
     from diffbir_jax.model import Model
+    from diffbir_jax.weights.registry import PRESETS
 
     made, given = Ours(folder, NETWORKS["restore"], 2, False), inputs("restore", 50)
     loaded = time.perf_counter() - begun
-    sampling = {"parameterisation": "v", "zero_snr": False, "short_edge": 512, "multiple": 64, "padding": "zero"}
-    model = Model(made.nets, made.params, sampling, {}, folder, {"": given["context"][0]})
+    model = Model(made.nets, made.params, PRESETS["v1-general"].sampling, {}, folder, {"": given["context"][0]})
     job = pipeline.Job(model, given["image"][0], RestoreOptions(tiles="off").completed({}))
     begun = time.perf_counter()
     programs.sample_program(model, pipeline.local_mesh(1), 1, job.frame, job.plan)
