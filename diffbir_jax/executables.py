@@ -67,7 +67,8 @@ class Program:
 
     def _make(self, make: Callable[[], jax.stages.Compiled], error: Exception | None = None) -> None:
         if error:
-            print(f"warning: {self._place} is made anew: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            print(f"warning: {self._place} is made anew: {reason}", file=sys.stderr)
         begun = time.perf_counter()
         self._run, self.made = make(), True
         if self._place is not None:

@@ -71,7 +71,7 @@ def needs(
         "stage1": stage1_maps(model.nets["stage1"]) * at_lq,
         "encode": (2.4 if lean else 3.1) * auto.channels[0] * at_frame,
         "diffusion": (1 + text) * (18.3 + 256 / unet.head_dim + kept) * unet.channels[0] * latent + embedding + backward,
-        "decode": (2.1 if lean else 3.6) * auto.channels[:2][-1] * at_frame,
+        "decode": (1.8 if lean else 3.6) * auto.channels[:2][-1] * at_frame,
     }
     return {stage: round(_held(model.params, at_frame) + MARGIN * 4 * numbers) for stage, numbers in maps.items()}
 
