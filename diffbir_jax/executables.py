@@ -35,13 +35,10 @@ class Program:
             not kept, as one that calls back into Python cannot be.
         mesh: the devices it runs on.
         make: compiles it.
-
-    Attributes:
-        made: whether it had to be compiled, as far as is known.
     """
 
     def __init__(self, key: Any, mesh: Mesh, make: Callable[[], jax.stages.Compiled]):
-        self._place, self.made = None if key is None else folder() / f"{_name(key, mesh)}.program", False
+        self._place = None if key is None else folder() / f"{_name(key, mesh)}.program"
         self._reading = None
         if self._place is None or not self._place.exists():
             self._make(make)
@@ -70,7 +67,7 @@ class Program:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             print(f"warning: {self._place} is made anew: {reason}", file=sys.stderr)
         begun = time.perf_counter()
-        self._run, self.made = make(), True
+        self._run = make()
         if self._place is not None:
             self._keep()
         compiled.append(time.perf_counter() - begun)

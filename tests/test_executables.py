@@ -18,7 +18,7 @@ def fetched(key="doubled"):
     program = executables.Program(key, local_mesh(1), make)
     reading = program._reading
     assert program(make, jnp.arange(3.0)).tolist() == [0, 2, 4]
-    return reading is None or reading.exception() is not None  # not `made`: what was read may still fail to run
+    return reading is None or reading.exception() is not None  # what was read may still fail to run
 
 
 def test_a_program_is_made_once():

@@ -66,8 +66,8 @@ class Conv3x3(nn.Module):
         channels: of the output.
         implementation: "xla", the backend's own; "cpu": what is fastest on a CPU, from 64 channels on `by_columns` for small maps
             and Winograd's for larger ones, a third to two thirds of the time, forward and backward, with a relative difference of
-            about 1e-6 (tiles of 2x2) or 4e-6 (4x4, for maps of 64x64 and more). Else XLA's, large maps in
-            strips of rows. A kernel that is `prepared` is Winograd's in any case.
+            about 1e-6 (tiles of 2x2) or 4e-6 (4x4, for maps of 64x64 and more). Else XLA's, large maps in strips
+            of rows. A kernel that is `prepared` is Winograd's in any case.
         scale: 2 enlarges x before by nearest neighbour.
         stride: of the output's places.
         padding: rows of zeros before and after, along both axes.
