@@ -14,9 +14,9 @@ from diffbir_jax.training.config import SMOKE, TINY_DATA, recipe
 
 def get_config(size="full"):
     changes = TINY_DATA | {
-        "data__batch": 4,
+        "data__batch": 32,
         "low_steps": 0.7,
-        "conv_implementation": "cpu",
+        "conv_implementation": "auto",
         "control_dropped": 0.2,
         "image_loss__pixel": 1.0,
         "image_loss__perceptual": 1.0,
@@ -24,8 +24,8 @@ def get_config(size="full"):
         "image_loss__decoder": True,
         "optimizer__learning_rate": 2e-4,
         "optimizer__b1": 0.5,
-        "optimizer__ema": 0.998,
-        "steps": 1600,
+        "optimizer__ema": 0.999,
+        "steps": 10_000,
     }
     if size == "smoke":
         changes |= SMOKE | {"image_loss__perceptual": 0.0}

@@ -18,7 +18,13 @@ def get_config(size="full"):
         "mid_attention": False,
         "shortcut": True,
     }
-    changes = {"data__recipe": "", "data__crop": 64, "data__batch": 8, "optimizer__learning_rate": 2e-3, "steps": 1000}
+    changes = {
+        "data__recipe": "",
+        "data__batch": 32,
+        "optimizer__learning_rate": 1e-3,
+        "conv_implementation": "auto",
+        "steps": 5000,
+    }
     if size == "smoke":
         changes |= SMOKE
     return recipe("autoencoder", network, **changes)

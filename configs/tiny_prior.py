@@ -23,11 +23,11 @@ def get_config(size="full"):
     }
     changes = {
         "data__recipe": "",
-        "data__batch": 8,
-        "conv_implementation": "cpu",
+        "data__batch": 64,
+        "conv_implementation": "auto",
         "optimizer__learning_rate": 1e-3,
         "optimizer__final": 0.3,
-        "steps": 1600,
+        "steps": 4000,
         "defaults": {
             "sampler": "ddim",
             "steps": 10,

@@ -12,19 +12,19 @@ from diffbir_jax.training.config import SMOKE, TINY_DATA, recipe
 def get_config(size="full"):
     network = {
         "kind": "SwinIR",
-        "embed_dim": 64,
-        "depths": (3,) * 3,
-        "heads": (4,) * 3,
+        "embed_dim": 96,
+        "depths": (4,) * 3,
+        "heads": (6,) * 3,
         "unshuffle": 4,
         "upsampler": "pixelshuffledirect",
         "residual": True,
     }
     changes = TINY_DATA | {
-        "data__batch": 8,
-        "data__crop": 96,
+        "data__batch": 32,
         "relative_loss": True,
         "optimizer__learning_rate": 5e-4,
-        "steps": 6000,
+        "conv_implementation": "auto",
+        "steps": 12_000,
     }
     if size == "smoke":
         changes |= SMOKE

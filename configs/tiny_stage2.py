@@ -12,13 +12,13 @@ from diffbir_jax.training.config import SMOKE, TINY_DATA, recipe
 
 def get_config(size="full"):
     changes = TINY_DATA | {
-        "data__batch": 4,
+        "data__batch": 32,
         "noises": 3,
         "low_steps": 0.7,
-        "conv_implementation": "cpu",
+        "conv_implementation": "auto",
         "control_dropped": 0.2,
         "optimizer__learning_rate": 8e-4,
-        "steps": 3000,
+        "steps": 5000,
     }
     if size == "smoke":
         changes |= SMOKE

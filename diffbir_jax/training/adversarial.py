@@ -63,7 +63,7 @@ class Discriminator(nn.Module):
     The last convolution may grow: among the small numbers that the others leave, a faint mesh would hardly count.
     """
 
-    channels: tuple[int, ...] = (32, 64, 128, 128)
+    channels: tuple[int, ...] = (64, 128, 256, 512)
     dtype: DTypeLike = jnp.float32
 
     def example_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -88,7 +88,7 @@ class AdversarialStage2(Stage2):
     one that is drawn: the network sees and mends what its own estimates lead to. The real images are the autoencoder's.
 
     Where `params` holds parts of "autoencoder", its decoder, that learns along. Then the real images are the clean ones themselves,
-    and on the quarter it is judged too, on their own latents, so that it stays the encoder's inverse.
+    and on the quarter the clean latents are decoded, without a discriminator, so that it stays the encoder's inverse.
 
     With an adversarial weight `params` also holds "discriminator", with a perceptual one `frozen` "vgg". `noises` is not used.
 
@@ -116,17 +116,19 @@ class AdversarialStage2(Stage2):
         z_t, t = self.go_on(z_t, t, predict, ~plain, key_on)
         _, target = noised(self.schedule, self.parameterisation, z0, t, eps)
         predicted = predict(z_t, t)
-        estimate, judged = self.estimate(z_t, t, predicted), 1.0 - plain
+        estimate, restored = self.estimate(z_t, t, predicted), 1.0 - plain
+        compared = restored
         if "autoencoder" in params:
-            estimate, real, judged = jnp.where(plain[:, None, None, None], z0, estimate), batch["hq"], jnp.ones_like(judged)
+            estimate, real, compared = jnp.where(plain[:, None, None, None], z0, estimate), batch["hq"], jnp.ones_like(restored)
         else:
             real = jax.lax.stop_gradient(self.decode(weights, z0))
         image = self.decode(weights, estimate)
         losses = {"diffusion": (1.0, jnp.mean((predicted - target) ** 2, axis=(1, 2, 3)), 1.0 * plain)}
-        losses |= {name: (*of, judged) for name, of in self.image_losses(weights, image, real, reg, key_part).items()}
+        for name, of in self.image_losses(weights, image, real, reg, key_part).items():
+            losses[name] = (*of, compared if name in ("pixel", "perceptual") else restored)
         loss = sum(weight * jnp.mean(values * mask) for weight, values, mask in losses.values())
         metrics = {name: Mean.of(values, mask) for name, (_, values, mask) in losses.items()}
-        return loss, metrics | {"psnr": Mean.of(psnr(image, real), 1.0 - plain)}
+        return loss, metrics | {"psnr": Mean.of(psnr(image, real), restored)}
 
     def start(self, z0: Latent, cond: Latent, plain: Bool[Array, "B"], keys: Key[Array, "B"]):
         """The first step, latents diffused to it, and their noise."""

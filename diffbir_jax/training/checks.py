@@ -26,7 +26,7 @@ CHOICES = {
     "task": tuple(TASKS),
     "precision": tuple(PRECISIONS),
     "frozen_precision": tuple(PRECISIONS),
-    "conv_implementation": CONVOLUTIONS,
+    "conv_implementation": ("auto", *CONVOLUTIONS),
     "attention_implementation": ("auto", *ATTENTIONS),
     "optimizer.schedule": ("cosine", "step", "constant"),
     "branch": ("LAControlNet", "ControlNet"),

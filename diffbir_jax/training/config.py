@@ -112,7 +112,7 @@ def recipe(task: str, network: dict[str, Any], **changes: Any) -> ConfigDict:
             "precision": "f32",  # of the computation, or bf16; trained weights and moments are float32
             "frozen_precision": "f32",  # of the frozen networks' weights, or bf16
             "remat": False,  # compute the UNet's and control branch's blocks again in the backward pass
-            "conv_implementation": "xla",  # or cpu, faster there
+            "conv_implementation": "xla",  # or cpu, faster there, or auto, which chooses by the device
             "attention_implementation": "auto",  # best for the device, or one of models/attention.py: of UNet and branch
             "log_every": 20,
             "checkpoint_every": 200,

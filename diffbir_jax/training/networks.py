@@ -207,7 +207,8 @@ def as_computed(net: nn.Module, config: ConfigDict) -> nn.Module:
     """The network at the recipe's precision, by its implementations; a UNet or branch with remat if asked."""
     net = net.clone(dtype=jnp.dtype(PRECISIONS[config.precision]))
     if hasattr(net, "conv_implementation"):
-        net = net.clone(conv_implementation=config.conv_implementation)
+        by_device = "cpu" if jax.devices()[0].platform == "cpu" else "xla"
+        net = net.clone(conv_implementation=by_device if config.conv_implementation == "auto" else config.conv_implementation)
     if not isinstance(net, UNetEncoder):
         return net
     attention = config.attention_implementation
