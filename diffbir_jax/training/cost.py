@@ -1,5 +1,6 @@
 """What a recipe costs, told without running it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from diffbir_jax.errors import InputError
 from diffbir_jax.options import PRECISIONS
 from diffbir_jax.training.networks import Setup, abstract_setup, as_stored, make_objective
 from diffbir_jax.training.state import init_state, make_optimizer
@@ -52,10 +54,8 @@ def image_flops(config: ConfigDict, setup: Setup) -> float:
     """
     nets = {name: whole(net) for name, net in setup.nets.items()}
     objective = make_objective(config, setup._replace(nets=nets))
-    gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (setup.params, setup.frozen))
-    lowered = gradient.lower(*shapes, example_batch(config, setup, 1), keys_of(1))
-    return float(lowered.cost_analysis()["flops"])
+    return counted(jax.value_and_grad(objective, has_aux=True), *shapes, example_batch(config, setup, 1), keys_of(1))
 
 
 def evaluation_flops(nets: dict[str, Any], params: dict[str, Any], latent: tuple[int, ...], depth: int | None = None) -> float:
@@ -78,11 +78,19 @@ def evaluation_flops(nets: dict[str, Any], params: dict[str, Any], latent: tuple
 
     given = {name: params[name] for name in ("control", "unet")}, z_t, t, context, cond
     if depth is None:
-        lowered = jax.jit(full).lower(*given)
-    else:
-        (_, deep), signals = jax.eval_shape(full, *given)
-        lowered = jax.jit(cheap).lower(*given, signals, deep)
-    return float(lowered.cost_analysis()["flops"])
+        return counted(full, *given)
+    (_, deep), signals = jax.eval_shape(full, *given)
+    return counted(cheap, *given, signals, deep)
+
+
+def counted(function: Callable, *shapes: Any) -> float:
+    """A function's FLOPs as the CPU's XLA counts them: a GPU's counts none before it compiles."""
+    try:
+        [cpu, *_] = jax.local_devices(backend="cpu")
+    except RuntimeError:
+        raise InputError("JAX may not use the CPU, where FLOPs are counted; add cpu to JAX_PLATFORMS") from None
+    with jax.default_device(cpu):
+        return float(jax.jit(function).lower(*shapes).cost_analysis()["flops"])
 
 
 def whole(net: Any) -> Any:

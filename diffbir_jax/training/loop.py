@@ -27,7 +27,7 @@ from diffbir_jax.training.processes import StopRequest, end_lost
 from diffbir_jax.training.report import Report
 from diffbir_jax.training.state import TrainState, init_state, make_optimizer, state_specs, trained_params
 
-SAMPLE_BATCHES = 32
+SAMPLE_BATCHES = 8
 
 
 def train(config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | None = None) -> None:
