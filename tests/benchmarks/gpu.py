@@ -6,22 +6,24 @@ python tests/benchmarks/gpu.py --flops flops.json               # measures; need
 Both sides are in one process and take turns. PyTorch is eager, with cuDNN's benchmark, and in the faster memory format of the first
 row. A row: medians and their ratio, the device memory of each (weights of the row's networks, arguments, temporaries; ours by XLA's
 plan, PyTorch's by its allocator), our compile time (several programs are compiled at once), our FLOP/s (direct convolution, nothing
-computed again) and their share of the largest matrix product. `train` is a step of 8 images with float32 weights and moments of the
-control branch; blocks are computed again in the backward pass on both sides, in the row `train, all kept` on neither. A failed row
-is told in a line; when --seconds are over the table is printed as far as it is.
+computed again) and their share of the largest matrix product. `stages` are stage 1, encoding and decoding, `train` is a step with
+float32 weights and moments of the control branch, whose blocks are computed again in the backward pass on both sides, in `kept` on
+neither, `compiled` the restoration with PyTorch's UNet and control branch compiled. A failed row is told in a line, and a row that
+was timed while programs were still compiling says so. When --seconds are over the table is printed as far as it is.
 """
 
 import argparse
 import copy
 import json
 import os
+import shutil
 import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +34,7 @@ import numpy as np
 from speed_sides import Ours, Theirs, in_torch, inputs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+ROWS = ("unet", "stages", "restore", "train", "batch", "kept", "compiled")
 NAMES = ("unet", "control", "autoencoder", "stage1")
 BATCH, STEPS, SIDE, PRODUCT = 8, 50, 512, 8192
 TOY_SIDE, TOY_STEPS, TOY_PRODUCT = 128, 3, 256
@@ -268,6 +271,7 @@ class Bench:
         with self.printing:
             print(f"{self.said()} {reason}\n\n{self.heading}\n")
             print("\n".join([f"| {' | '.join(HEADS)} |", "|" + " --- |" * len(HEADS), *self.lines]), flush=True)
+            shutil.rmtree(os.environ["DIFFBIR_JAX_HOME"], ignore_errors=True)
             os._exit(0)
 
     def said(self) -> str:
@@ -299,50 +303,58 @@ class Bench:
             self.ours = OursHere(nets, weights, args.attention)
             jax.block_until_ready(self.ours.params)
             self.note(f"weights on the device; attention {self.ours.nets['unet'].attention_implementation}")
-            importing.result()
+            self.trying("PyTorch", importing.result)
         self.pool = ThreadPoolExecutor(args.compilers)
         shape = {"side": self.side, "width": nets["unet"].context_dim, "factor": nets["autoencoder"].downsampling_factor}
         self.one, self.many = (inputs("restore", self.steps, batch=batch, **shape) for batch in (1, args.batch))
         self.job = self.ours.jobs(self.one, self.steps)["exact"]
-        make = {name: partial(self.ours.stage, self.job, name, self.one) for name in ("sample", "decode", "encode", "stage1")}
-        made = self.compiling({"unet": partial(self.ours.evaluation, self.one), **make})
-        self.theirs = TheirsHere(nets, weights, args.device)
-        self.theirs.in_order(self.theirs.torch.channels_last)
-        self.theirs.wait()
-        self.note(f"PyTorch {self.theirs.torch.__version__} has its weights")
-        self.waiting(made, 0.6)
-        here, self.given, self.given_many = self.theirs, self.theirs.placed(self.one), self.theirs.placed(self.many)
-        self.trying("ceiling", self.products)
-        self.trying("memory format", self.memory_format)
-        self.row("unet", made["unet"], partial(here.unet, self.given), ("unet", "control"))
-        for name, run in (("stage1", here.swinir), ("encode", here.encode), ("decode", here.decode)):
-            self.row(name, made[name], partial(run, self.given), ("stage1" if name == "stage1" else "autoencoder",))
-        self.restore(made)
-        made = self.compiling(
-            {"train": partial(self.ours.training, self.many, True), "unet, batch": partial(self.ours.evaluation, self.many)}
-        )
-        self.waiting(made, 0.9)
-        self.train("train", made["train"], True)
-        evaluation = partial(here.unet, self.given_many)
-        self.row(f"unet, {args.batch} images", made["unet, batch"], evaluation, ("unet", "control"), args.batch)
-        del made
-        if args.all and self.left > 30:
-            made = self.compiling({"kept": partial(self.ours.training, self.many, False)})
-            self.waiting(made, 1)
-            self.train("train, all kept", made["kept"], False)
-        if args.compile_seconds and self.left > 30:
+        ours, rows = self.ours, args.rows.split(",")
+        stages = ("stage1", "encode", "decode")
+        makers = {"train": partial(ours.training, self.many, True), "kept": partial(ours.training, self.many, False)}
+        makers |= {"unet": partial(ours.evaluation, self.one), "batch": partial(ours.evaluation, self.many)}
+        makers |= {name: partial(ours.stage, self.job, name, self.one) for name in (*stages, "sample")}
+        needs = {"stages": stages, "restore": (*stages, "sample"), "compiled": ()}
+        wanted = dict.fromkeys(name for row in rows for name in needs.get(row, (row,)))
+        self.making = {name: self.pool.submit(makers[name]) for name in sorted(wanted, key=list(makers).index)}
+        self.theirs = here = self.trying("PyTorch", lambda: TheirsHere(nets, weights, args.device))
+        if here:
+            self.given, self.given_many = here.placed(self.one), here.placed(self.many)
+            here.wait()
+            self.note(f"PyTorch {here.torch.__version__} has its weights")
+        self.waiting()
+        if here:
+            self.trying("ceiling", self.products)
+            self.trying("memory format", self.memory_format)
+        if "unet" in rows:
+            self.row("unet", "unet", self.there("unet"), ("unet", "control"))
+        for name in stages if "stages" in rows else ():
+            theirs = self.there("swinir" if name == "stage1" else name)
+            self.row(name, name, theirs, ("stage1" if name == "stage1" else "autoencoder",))
+        if "restore" in rows:
+            self.restore(stages)
+        if "batch" in rows:
+            evaluation = partial(here.unet, self.given_many) if here else _failed
+            self.row(f"unet, {args.batch} images", "batch", evaluation, ("unet", "control"), args.batch)
+        for name in ("train", "kept"):
+            if name in rows:
+                self.train(name)
+        if "compiled" in rows and here and self.left > 30:
             self.watch(min(args.compile_seconds, self.left))
             self.compiled()
         self.end("all done")
 
-    def compiling(self, make: dict[str, Callable]) -> dict[str, Future]:
-        return {name: self.pool.submit(act) for name, act in make.items()}
+    def there(self, name: str) -> Callable:
+        """PyTorch's run of this name, for one image."""
+        return partial(getattr(self.theirs, name), self.given) if self.theirs else _failed
 
-    def waiting(self, made: dict[str, Future], share: float) -> None:
-        """Until all are compiled, or a share of the time is over."""
-        wait(made.values(), max(share * self.args.seconds - (time.perf_counter() - self.begun), 1))
-        done = [f"{name} {of.result().seconds:.0f} s" for name, of in made.items() if of.done() and not of.exception()]
-        self.note(f"compiled: {', '.join(done)}" + "".join(f"; {name} not yet" for name, of in made.items() if not of.done()))
+    def waiting(self) -> None:
+        """Until all programs are compiled, or two thirds of the time are over."""
+        wait(self.making.values(), max(self.left - self.args.seconds / 3, 1))
+        done = [f"{name} {of.result().seconds:.0f} s" for name, of in self.making.items() if of.done() and not of.exception()]
+        self.note(f"compiled: {', '.join(done)}" + "".join(f"; {name} not yet" for name in self.unfinished()))
+
+    def unfinished(self) -> list[str]:
+        return [name for name, of in self.making.items() if not of.done()]
 
     def products(self) -> None:
         """The largest matrix product of either library."""
@@ -370,51 +382,53 @@ class Bench:
 
     def without_gradient(self, run: Callable) -> Callable:
         def act() -> Any:
+            if not self.theirs:
+                return run()
             with self.theirs.torch.no_grad():
                 return run()
 
         return act
 
-    def timed(self, *runs: Callable) -> list[float]:
-        """Medians of runs in turn, which are waited for; two of each are not counted."""
-        for run in runs:
-            for _ in range(2):
-                begun = time.perf_counter()
-                run()
-                self.theirs.wait()
-                once = time.perf_counter() - begun
-        rounds = int(np.clip(2 / once, 3, 20))
-        seconds = np.empty((rounds, len(runs)))
-        for i in range(rounds):
-            for k, run in enumerate(runs):
-                begun = time.perf_counter()
-                run()
-                self.theirs.wait()
-                seconds[i, k] = time.perf_counter() - begun
+    def timed(self, *runs: Callable, warm: int = 2) -> list[float]:
+        """Medians of runs in turn, which are waited for; the first `warm` of each are not counted."""
+        for run in warm * runs:
+            self.seconds(run)
+        rounds, seconds = 3, []
+        while len(seconds) < rounds:
+            seconds.append([self.seconds(run) for run in runs])
+            rounds = int(np.clip(2 / sum(seconds[0]), 3, 20))
         return list(np.median(seconds, 0))
 
-    def row(self, name: str, made: Future | Made, theirs: Callable, names: tuple[str, ...], batch: int = 1, extra: int = 0) -> None:
+    def seconds(self, run: Callable) -> float:
+        begun = time.perf_counter()
+        run()
+        if self.theirs:
+            self.theirs.wait()
+        return time.perf_counter() - begun
+
+    def row(self, name: str, ours: str | Made, theirs: Callable, names: tuple[str, ...], batch: int = 1, extra: int = 0) -> None:
         """Measures both sides, or the one that works, and prints the row. `extra`: PyTorch's bytes instead of the networks'."""
         if self.left < 10:
             self.note(f"{name} left out, the time is over")
             return
         trains = name.startswith("train")
         theirs = theirs if trains else self.without_gradient(theirs)
-        made = self.trying(f"{name}, ours", lambda: self.of(made))
+        made = ours if isinstance(ours, Made) else self.trying(f"{name}, ours", lambda: self.of(ours))
         run = made and (lambda: _ready(made.run()))
-        result = made and self.trying(f"{name}, ours", lambda: (run(),))
+        result = made and self.trying(f"{name}, ours", lambda: (run(), run())[:1])
         run, their_result = result and run, self.trying(f"{name}, PyTorch", lambda: (theirs(),))
         there = their_result is not None
         peak = self.trying(f"{name}, PyTorch", lambda: self.theirs.peak(theirs)) if there else None
-        seconds = self.trying(name, lambda: self.timed(*([run] if run else []), *([theirs] if there else []))) or []
+        busy = " (while compiling)" if self.unfinished() else ""
+        seconds = self.trying(name, lambda: self.timed(*([run] if run else []), *([theirs] if there else []), warm=0)) or []
         ours_s = seconds[0] if run and seconds else None
         their_s = seconds[-1] if there and seconds else None
         their_bytes = None if peak is None else peak + (extra or sum(self.theirs.bytes[n] for n in names))
         our_bytes = self.trying(f"{name}, memory", made.bytes) if made else None
-        flops = batch * self.flops.get(name.split(",")[0], 0)
+        flops = batch * self.flops.get("train" if trains else name.split(",")[0], 0)
         rate = flops / ours_s if flops and ours_s else None
         cells = [
-            name,
+            name + busy,
             _ms(ours_s) + (f" ({batch / ours_s:.2f} images/s)" if trains and ours_s else ""),
             _ms(their_s) + (f" ({batch / their_s:.2f} images/s)" if trains and their_s else ""),
             f"{ours_s / their_s:.2f}" if ours_s and their_s else "–",
@@ -428,9 +442,9 @@ class Bench:
         if not trains and result and their_result:
             self.trying(f"{name}, difference", lambda: self.compare(name, *result, *their_result))
 
-    def of(self, made: Future | Made) -> Made:
+    def of(self, name: str) -> Made:
         """What is compiled; waits for it no longer than there is time."""
-        return made.result(max(self.left - 10, 1)) if isinstance(made, Future) else made
+        return self.making[name].result(max(self.left - 10, 1))
 
     def compare(self, name: str, ours: Any, theirs: Any) -> None:
         ours = ours[1].clip(0, 1) if isinstance(ours, tuple) else ours  # decoded and coloured
@@ -438,21 +452,24 @@ class Bench:
         theirs = np.moveaxis(theirs.float().cpu().numpy(), 1, -1).astype(np.float64)
         self.note(f"{name}: relative L2 distance of the results {np.linalg.norm(ours - theirs) / np.linalg.norm(theirs):.1e}")
 
-    def restore(self, made: dict[str, Future]) -> None:
+    def restore(self, stages: tuple[str, ...]) -> None:
         """The whole restoration."""
-        stages = ("stage1", "encode", "decode")
-        seconds = self.trying("restore, ours", lambda: sum(self.of(made[name]).seconds for name in (*stages, "sample")))
+        seconds = self.trying("restore, ours", lambda: sum(self.of(name).seconds for name in (*stages, "sample")))
         self.flops["restore"] = self.steps * self.flops.get("unet", 0) + sum(self.flops.get(name, 0) for name in stages)
         if seconds is None:
             return
         ours = Made(partial(self.ours.restoration, self.job), seconds, self.ours.restoration_bytes)
-        self.row(f"restore, {self.steps} steps", ours, partial(self.theirs.restore, self.given), NAMES)
+        self.row(f"restore, {self.steps} steps", ours, self.there("restore"), NAMES)
 
-    def train(self, name: str, made: Future, remat: bool) -> None:
+    def train(self, name: str) -> None:
         """The training step; the networks of the restoration stay where they are."""
-        theirs = self.trying(f"{name}, PyTorch", lambda: self.theirs.training(self.given_many, remat))
+        theirs = self.trying(f"{name}, PyTorch", lambda: self.theirs.training(self.given_many, name == "train"))
         run, size = theirs or (_failed, 0)
-        self.row(name, made, run, NAMES, self.args.batch, size)
+        what = "computed again" if name == "train" else "all kept"
+        self.row(f"train, {self.args.batch} images, {what}", name, run, NAMES, self.args.batch, size)
+        del theirs, run
+        if self.theirs:
+            self.theirs.torch.cuda.empty_cache()
 
     def compiled(self) -> None:
         """PyTorch's restoration with its UNet and control branch compiled."""
@@ -476,7 +493,7 @@ def _ready(x: Any) -> Any:
 
 
 def _failed() -> None:
-    raise RuntimeError("there is no step")
+    raise RuntimeError("it was not made")
 
 
 def _ms(seconds: float | None) -> str:
@@ -519,21 +536,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=Path, metavar="FILE", help="count FLOPs into it, and measure nothing")
     parser.add_argument("--flops", type=Path, metavar="FILE", help="counted before")
-    parser.add_argument("--seconds", type=float, default=195, help="in all")
-    parser.add_argument("--compile-seconds", type=float, default=90, help="for torch.compile, the last row; 0: without")
-    parser.add_argument("--all", action="store_true", help="the training step without recomputation too")
+    parser.add_argument("--seconds", type=float, default=200, help="in all")
+    parser.add_argument("--compile-seconds", type=float, default=90, help="for `compiled`, the last row")
+    rows = ",".join(row for row in ROWS if row != "kept")
+    parser.add_argument("--rows", default=rows, help=f"of {', '.join(ROWS)}; as a rule all but kept")
     parser.add_argument("--attention", default="auto", help="of our UNet and control branch")
     parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--compilers", type=int, default=4, help="programs compiled at once")
+    parser.add_argument("--compilers", type=int, default=8, help="programs compiled at once")
     parser.add_argument("--toy", action="store_true", help="small networks and images")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="PyTorch's; ours is JAX's first")
     args = parser.parse_args()
     if args.count:
         args.count.write_text(json.dumps(count(args.toy)))
         return 0
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["DIFFBIR_JAX_HOME"] = home
-        Bench(args).run()
+    if unknown := set(args.rows.split(",")) - set(ROWS):
+        parser.error(f"no row {', '.join(unknown)}; give some of {', '.join(ROWS)}")
+    os.environ["DIFFBIR_JAX_HOME"] = tempfile.mkdtemp()
+    Bench(args).run()
     return 0
 
 
