@@ -552,7 +552,9 @@ def main() -> int:
     if unknown := set(args.rows.split(",")) - set(ROWS):
         parser.error(f"no row {', '.join(unknown)}; give some of {', '.join(ROWS)}")
     os.environ["DIFFBIR_JAX_HOME"] = tempfile.mkdtemp()
-    Bench(args).run()
+    bench = Bench(args)
+    bench.trying("the bench", bench.run)
+    bench.end("stopped")
     return 0
 
 
