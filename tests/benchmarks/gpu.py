@@ -1,6 +1,6 @@
 """Ours and PyTorch on one NVIDIA GPU: the same random weights, bfloat16, the sizes of Stable Diffusion 2.1.
 
-python tests/benchmarks/gpu.py --count flops.json               # counts FLOPs, on any machine, in two minutes
+python tests/benchmarks/gpu.py --count flops.json               # counts FLOPs, on any machine, in half a minute
 python tests/benchmarks/gpu.py --flops flops.json               # measures; needs the extra witness; --toy: small networks, anywhere
 
 Both sides are in one process and take turns. PyTorch is eager, with cuDNN's benchmark, and in the faster memory format of the first
