@@ -4,7 +4,7 @@ They hold our weights by the released or diffusers' keys, and know nothing of JA
 """
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import diffusers
@@ -70,28 +70,28 @@ def controlled(unet: torch.nn.Module, control: list[Tensor], z_t: Tensor, t: Ten
 
 @torch.no_grad()
 def swinir(state: Mapping[str, Tensor], net: Any, lq: Tensor) -> Tensor:
-    """SwinIR for images [1, 3, H, W] whose sides are multiples of 64; `net` has our SwinIR's sizes."""
-    c, window = net.embed_dim, net.window
+    """SwinIR for images [B, 3, H, W] whose sides are multiples of 64; `net` has our SwinIR's sizes."""
+    b, c, window = len(lq), net.embed_dim, net.window
     norm = partial(_layer_norm, state)
     conv = partial(_conv, state)
-    mean = torch.tensor(MEAN)[None, :, None, None]
+    mean = lq.new_tensor(MEAN)[None, :, None, None]
     shallow = conv("conv_first.1", F.pixel_unshuffle(lq - mean, net.unshuffle))
     h, w = shallow.shape[2:]
-    mask = _shift_mask(h, w, window)
+    mask = _shift_mask(h, w, window).to(lq)
     x = norm("patch_embed.norm", shallow.flatten(2).transpose(1, 2))
     for i, depth in enumerate(net.depths):
         before = x
         for j in range(depth):
             name, shift = f"layers.{i}.residual_group.blocks.{j}", window // 2 * (j % 2)
-            y = norm(f"{name}.norm1", x).view(1, h, w, c).roll((-shift, -shift), (1, 2))
-            y = y.view(h // window, window, w // window, window, c).permute(0, 2, 1, 3, 4).reshape(-1, window**2, c)
+            y = norm(f"{name}.norm1", x).view(b, h, w, c).roll((-shift, -shift), (1, 2))
+            y = y.view(b, h // window, window, w // window, window, c).transpose(2, 3).reshape(-1, window**2, c)
             y = _window_attention(state, f"{name}.attn", net.heads[i], y, mask if shift else None)
-            y = y.view(h // window, w // window, window, window, c).permute(0, 2, 1, 3, 4).reshape(1, h, w, c)
-            x = x + y.roll((shift, shift), (1, 2)).reshape(1, h * w, c)
+            y = y.view(b, h // window, w // window, window, window, c).transpose(2, 3).reshape(b, h, w, c)
+            x = x + y.roll((shift, shift), (1, 2)).reshape(b, h * w, c)
             y = F.gelu(F.linear(norm(f"{name}.norm2", x), state[f"{name}.mlp.fc1.weight"], state[f"{name}.mlp.fc1.bias"]))
             x = x + F.linear(y, state[f"{name}.mlp.fc2.weight"], state[f"{name}.mlp.fc2.bias"])
-        x = before + conv(f"layers.{i}.conv", x.transpose(1, 2).view(1, c, h, w)).flatten(2).transpose(1, 2)
-    x = shallow + conv("conv_after_body", norm("norm", x).transpose(1, 2).view(1, c, h, w))
+        x = before + conv(f"layers.{i}.conv", x.transpose(1, 2).reshape(b, c, h, w)).flatten(2).transpose(1, 2)
+    x = shallow + conv("conv_after_body", norm("norm", x).transpose(1, 2).reshape(b, c, h, w))
     x = F.leaky_relu(conv("conv_before_upsample.0", x), 0.01)
     for i in range(net.unshuffle.bit_length() - 1):
         x = F.leaky_relu(conv(f"conv_up{i + 1}", F.interpolate(x, scale_factor=2, mode="nearest")), 0.2)
@@ -117,11 +117,12 @@ def _window_attention(state: Mapping[str, Tensor], name: str, heads: int, x: Ten
     index = state[f"{name}.relative_position_index"].flatten()
     logits = logits + state[f"{name}.relative_position_bias_table"][index].view(tokens, tokens, heads).permute(2, 0, 1)
     if mask is not None:
-        logits = logits + mask[:, None]
+        logits = logits + mask.repeat(windows // len(mask), 1, 1)[:, None]
     x = (logits.softmax(-1) @ v).transpose(1, 2).reshape(windows, tokens, c)
     return F.linear(x, state[f"{name}.proj.weight"], state[f"{name}.proj.bias"])
 
 
+@cache
 def _shift_mask(h: int, w: int, window: int) -> Tensor:
     """-100 between tokens that were not neighbours before the shift: the image is cut in 3 x 3 regions."""
     regions = torch.zeros(h, w)

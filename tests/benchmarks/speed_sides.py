@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,11 +31,8 @@ def draw(folder: Path, name: str) -> None:
     from safetensors.numpy import save_file
 
     from diffbir_jax.models import autoencoder, control, swinir, unet
-    from diffbir_jax.weights.diffusers_folder import configuration
-    from diffbir_jax.weights.folder import save_network, sizes
-    from diffbir_jax.weights.released import released, shapes_of
-    from diffbir_jax.weights.tables import diffusers
-    from diffbir_jax.weights.torch_format import to_torch
+    from diffbir_jax.weights.folder import save_network
+    from diffbir_jax.weights.released import shapes_of
 
     rng = np.random.default_rng(len(name))
     kinds = {"stage1": swinir.SwinIR, "autoencoder": autoencoder.AutoencoderKL, "unet": unet.UNet, "control": control.LAControlNet}
@@ -48,22 +45,39 @@ def draw(folder: Path, name: str) -> None:
         return x * np.float32(np.prod(s.shape[:-1]) ** -0.5)
 
     params = jax.tree_util.tree_map_with_path(tensor, shapes_of(net))
-    state = released(net, params) if name == "stage1" else to_torch(params, diffusers.rows(params, []))
+    state, config = in_torch(net, params)
     save_file({key: np.ascontiguousarray(x) for key, x in state.items()}, folder / f"{name}.torch.safetensors")
-    config = sizes(net) if name == "stage1" else configuration(net if name != "control" else unet.UNet())
     (folder / f"{name}.torch.json").write_text(json.dumps(config))
     save_network(folder, name, net, params)
 
 
-def inputs(row: str, steps: int) -> dict[str, np.ndarray]:
-    """The arguments of a row, NHWC."""
-    rng, side = np.random.default_rng(0), 256 if row == "train" else 512
+def in_torch(net: Any, params: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """A network's PyTorch state and sizes, as `Theirs.hold` takes them."""
+    from diffbir_jax.models.swinir import SwinIR
+    from diffbir_jax.models.unet import UNet, UNetEncoder
+    from diffbir_jax.weights.diffusers_folder import configuration
+    from diffbir_jax.weights.folder import sizes
+    from diffbir_jax.weights.released import released
+    from diffbir_jax.weights.tables import diffusers
+    from diffbir_jax.weights.torch_format import to_torch
+
+    if isinstance(net, SwinIR):
+        return released(net, params), sizes(net)
+    if isinstance(net, UNetEncoder):
+        net = UNet(**{f: getattr(net, f) for f in UNetEncoder.__dataclass_fields__ if f not in ("parent", "name")})
+    return to_torch(params, diffusers.rows(params, [])), configuration(net)
+
+
+def inputs(row: str, steps: int, side: int = 0, batch: int = 1, width: int = 1024, factor: int = 8) -> dict[str, np.ndarray]:
+    """The arguments of a row, NHWC: images of `side` pixels, latents a `factor` smaller, a context `width` wide."""
+    rng, side = np.random.default_rng(0), side or (256 if row == "train" else 512)
     normal = partial(rng.standard_normal, dtype=np.float32)
     y, x, c = np.ogrid[:side, :side, :3]
-    image = 0.5 + 0.4 * np.sin(x / 17 + c) * np.cos(y / 23) + 0.03 * normal((1, side, side, 3))
-    given = {"image": np.clip(image, 0, 1).astype(np.float32), "t": np.array([601], np.int32)}
-    given |= {name: normal((1, side // 8, side // 8, 4)) for name in ("z_t", "cond")}
-    given |= {"context": normal((1, 77, 1024)), "noise": normal((1, steps if row == "restore" else 1, side // 8, side // 8, 4))}
+    image = 0.5 + 0.4 * np.sin(x / 17 + c) * np.cos(y / 23) + 0.03 * normal((batch, side, side, 3))
+    given = {"image": np.clip(image, 0, 1).astype(np.float32), "t": np.full(batch, 601, np.int32)}
+    latent = (side // factor, side // factor, 4)
+    given |= {name: normal((batch, *latent)) for name in ("z_t", "cond")}
+    given |= {"context": normal((batch, 77, width)), "noise": normal((batch, steps if row == "restore" else 1, *latent))}
     return given
 
 
@@ -130,8 +144,8 @@ class Ours:
         jax.block_until_ready([product(x) for x in squares])
         return lambda: max(_rate(n, lambda x=x: jax.block_until_ready(product(x))) for n, x in zip(PRODUCTS, squares, strict=True))
 
-    def train(self, given: dict[str, np.ndarray]) -> Run:
-        """The training's own step: AdamW at 1e-5, the gradient clipped to 1."""
+    def train(self, given: dict[str, np.ndarray], **changes: Any) -> Run:
+        """The training's own step: AdamW at 1e-5, the gradient clipped to 1; float32, but for changes of the recipe."""
         import jax
         from jax.sharding import Mesh
 
@@ -141,22 +155,22 @@ class Ours:
         from diffbir_jax.training.steps import make_step
         from diffbir_jax.weights.registry import PRESETS
 
-        own = {"precision": "f32", "frozen_precision": "f32", "remat": False, "conv_implementation": "cpu"}
+        own = {"precision": "f32", "frozen_precision": "f32", "remat": False, "conv_implementation": "cpu"} | changes
         config = paper_stage2("full", **own, optimizer__learning_rate=1e-5)
         nets = {name: as_computed(net, config) for name, net in self.nets.items()}
-        frozen = {**self.params, "empty": given["context"]}
-        params = {"control": frozen.pop("control")}
+        frozen = {**self.params, "empty": given["context"][:1]}
+        params = {"control": jax.tree.map(lambda x: jax.numpy.asarray(x, np.float32), frozen.pop("control"))}
         self.params = None
         objective = make_objective(config, Setup(nets, params, frozen, PRESETS["v1-general"].sampling))
         optimizer = make_optimizer(config.optimizer, config.steps)
-        state = init_state(params, optimizer, False)
+        state = jax.jit(partial(init_state, optimizer=optimizer, ema=False))(params)
         del params
-        batch = {"hq": given["image"], "lq": given["image"] ** 2, "index": np.zeros(1, np.int32)}
+        batch = {"hq": given["image"], "lq": given["image"] ** 2, "index": np.arange(len(given["image"]), dtype=np.int32)}
         arguments = (frozen, jax.tree.map(jax.numpy.asarray, batch), jax.random.key(0))
         begun = time.perf_counter()
         mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
         step = make_step(objective, optimizer, mesh, clip=config.optimizer.clip).lower(state, *arguments).compile()
-        self.facts["compile"] = {"train": time.perf_counter() - begun}
+        self.facts["compile"], self.program = {"train": time.perf_counter() - begun}, step
 
         def run() -> None:
             nonlocal state
@@ -168,17 +182,11 @@ class Ours:
     def restore(self, given: dict[str, np.ndarray], steps: int) -> dict[str, Run]:
         """`restore_jobs` with recorded noise, and at the other speeds; the programs are compiled before, none comes from disk."""
         from diffbir_jax import programs
-        from diffbir_jax.model import Model
-        from diffbir_jax.options import SPEEDS, RestoreOptions
-        from diffbir_jax.pipeline import Job, local_mesh, restore_jobs
+        from diffbir_jax.options import SPEEDS
+        from diffbir_jax.pipeline import local_mesh, restore_jobs
 
-        sampling = {"parameterisation": "v", "zero_snr": False, "short_edge": 512, "multiple": 64, "padding": "zero"}
-        model = Model(self.nets, self.params, sampling, {}, self.folder, {"": given["context"][0]})
-        common, draws = {"start": "noise", "tiles": "off"}, programs.Draws(given["z_t"], given["noise"])
-        options = {name: RestoreOptions(speed=name, **common).completed({}) for name in SPEEDS}
-        options["exact"] = RestoreOptions(steps=steps, sampler="ddpm", **common).completed({})
-        jobs = {name: Job(model, given["image"][0], of, draws if name == "exact" else None) for name, of in options.items()}
-        mesh, frame = local_mesh(1), jobs["exact"].frame
+        jobs = self.jobs(given, steps, SPEEDS)
+        model, mesh, frame = jobs["exact"].model, local_mesh(1), jobs["exact"].frame
         with tempfile.TemporaryDirectory() as home:
             os.environ["DIFFBIR_JAX_HOME"] = home
             for of in (programs.stage1_program, programs.encode_program, programs.decode_program):
@@ -193,6 +201,21 @@ class Ours:
 
         return {name: partial(run, job) for name, job in jobs.items()}
 
+    def jobs(self, given: dict[str, np.ndarray], steps: int, speeds: Iterable[str] = ()) -> dict[str, Any]:
+        """The restoration at each speed, and the exact one with recorded noise."""
+        from diffbir_jax.model import Model
+        from diffbir_jax.options import RestoreOptions
+        from diffbir_jax.pipeline import Job
+        from diffbir_jax.programs import Draws
+
+        side = given["image"].shape[1]
+        sampling = {"parameterisation": "v", "zero_snr": False, "short_edge": side, "multiple": 64, "padding": "zero"}
+        model = Model(self.nets, self.params, sampling, {}, self.folder, {"": given["context"][0]})
+        common, draws = {"start": "noise", "tiles": "off"}, Draws(given["z_t"], given["noise"])
+        options = {name: RestoreOptions(speed=name, **common).completed({}) for name in speeds}
+        options["exact"] = RestoreOptions(steps=steps, sampler="ddpm", **common).completed({})
+        return {name: Job(model, given["image"][0], of, draws if name == "exact" else None) for name, of in options.items()}
+
 
 class Theirs:
     """PyTorch's side."""
@@ -206,20 +229,23 @@ class Theirs:
         self.torch, self.facts, self.nets = torch, {}, {}
         if not names:
             return
+        for name in names:
+            state = load_file(folder / f"{name}.torch.safetensors")
+            self.hold(name, state, json.loads((folder / f"{name}.torch.json").read_text()))
+
+    def hold(self, name: str, state: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """A network of these weights."""
         import diffusers
         import theirs
 
         self.theirs = theirs
         classes = {"unet": diffusers.UNet2DConditionModel, "autoencoder": diffusers.AutoencoderKL}
-        for name in names:
-            state = load_file(folder / f"{name}.torch.safetensors")
-            config = json.loads((folder / f"{name}.torch.json").read_text())
-            if name == "stage1":
-                self.nets[name] = partial(theirs.swinir, state, SimpleNamespace(**config))
-            elif name == "control":
-                self.nets[name] = theirs.ControlBranch(config, state)
-            else:
-                self.nets[name], _ = theirs.module(classes[name], config, state)
+        if name == "stage1":
+            self.nets[name] = partial(theirs.swinir, state, SimpleNamespace(**config))
+        elif name == "control":
+            self.nets[name] = theirs.ControlBranch(config, state)
+        else:
+            self.nets[name], _ = theirs.module(classes[name], config, state)
 
     def prepare(self, row: str, given: dict[str, np.ndarray], steps: int) -> Run:
         if row == "ceiling":
@@ -264,15 +290,16 @@ class Theirs:
             self.nets[name].requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
-        optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.01)
+        where = given["image"].device
+        optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.01, fused=where.type == "cuda" or None)
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-        abar = torch.cumprod(1 - betas, 0).float()
+        abar = torch.cumprod(1 - betas, 0).float()[:, None, None, None].to(where)
 
         def run() -> None:
             with torch.no_grad():
-                reg = self.nets["stage1"](given["image"] ** 2)
+                reg = self.swinir({"image": given["image"] ** 2})
                 z0, cond = self.latent(torch.cat([given["image"], reg])).chunk(2)
-            t, eps = torch.randint(1000, (1,)), torch.randn_like(z0)
+            t, eps = torch.randint(1000, (len(z0),), device=where), torch.randn_like(z0)
             z_t = abar[t].sqrt() * z0 + (1 - abar[t]).sqrt() * eps
             loss = ((self.predict(z_t, cond, t, given["context"]) - eps) ** 2).mean()
             loss.backward()
@@ -290,20 +317,23 @@ class Theirs:
         at = np.round(np.cumsum([0.0] + [999 / max(steps - 1, 1)] * (steps - 1))).astype(int)
         abar = np.cumprod(1 - betas)[at]
         before = np.append(1.0, abar[:-1])
-        reg = self.nets["stage1"](given["image"])
-        cond, z = self.latent(reg), given["z_t"]
+        reg = self.swinir(given)
+        cond, z, times = self.latent(reg), given["z_t"], torch.from_numpy(at).to(given["z_t"].device)
         for n, i in enumerate(reversed(range(steps))):
             alpha = abar[i] / before[i]
-            v = self.predict(z, cond, torch.tensor([int(at[i])]), given["context"])
+            v = self.predict(z, cond, times[i : i + 1], given["context"])
             z0 = float(abar[i] ** 0.5) * z - float((1 - abar[i]) ** 0.5) * v
             mean = float(before[i] ** 0.5 * (1 - alpha) / (1 - abar[i])) * z0
             mean = mean + float(alpha**0.5 * (1 - before[i]) / (1 - abar[i])) * z
             z = mean + float(((1 - alpha) * (1 - before[i]) / (1 - abar[i])) ** 0.5) * noise[:, n]
-        decoded = self.image(z)
+        return self.coloured(self.image(z), reg)
+
+    def coloured(self, decoded: Any, reg: Any) -> Any:
+        """With stage 1's colours (wavelet fix)."""
         return (decoded - self.smooth(decoded) + self.smooth(reg)).clip(0, 1)
 
     def smooth(self, image: Any) -> Any:
-        functional, taps = self.torch.nn.functional, self.torch.tensor([0.25, 0.5, 0.25])
+        functional, taps = self.torch.nn.functional, image.new_tensor([0.25, 0.5, 0.25])
         kernel = (taps[:, None] * taps[None]).expand(3, 1, 3, 3)
         for step in (1, 2, 4, 8, 16):
             image = functional.conv2d(functional.pad(image, (step,) * 4, "replicate"), kernel, groups=3, dilation=step)
