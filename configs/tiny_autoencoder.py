@@ -2,7 +2,8 @@
 
 python -m diffbir_jax.train --config configs/tiny_autoencoder.py --workdir workdir/autoencoder --config.data.folder=PHOTOS
 
-Hardware: one CPU core, 2 s a step, half an hour. The shipped weights saw 800 steps: 40 dB on crops of the training photographs.
+Hardware: one H200 with --config.data.workers=5, 14 ms a step alone, 23 ms beside another run: the shipped weights took 2 minutes,
+and compiling as long. 45 dB on crops of the training photographs.
 """
 
 from diffbir_jax.training.config import SMOKE, recipe

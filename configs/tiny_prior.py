@@ -2,7 +2,7 @@
 
 python -m diffbir_jax.train --config configs/tiny_prior.py --workdir workdir/prior --config.data.folder=PHOTOS
 
-Hardware: one CPU core, 1 s a step, half an hour. The shipped weights saw 800 steps of it, and learnt on in stage 2.
+Hardware: one H200 with --config.data.workers=6, 12 to 17 ms a step, one minute. It learns on in stage 2.
 """
 
 from diffbir_jax.training.config import SMOKE, recipe
@@ -33,8 +33,6 @@ def get_config(size="full"):
             "steps": 10,
             "start": "condition",
             "strength": 0.25,
-            "guidance_scale": 2000.0,
-            "guidance_weights": "region",
         },
     }
     if size == "smoke":

@@ -2,8 +2,8 @@
 
 python -m diffbir_jax.train --config configs/tiny_stage1.py --workdir workdir/stage1 --config.data.folder=PHOTOS
 
-Hardware: one CPU core, 0.8 s a step, 80 minutes. The shipped weights saw 4000 steps of 16 crops of 64 pixels by the recipe
-codeformer, 3000 of 4 crops of 128 by codeformer and realesrgan, then 1800 and again 2700 of this with start_from.
+Hardware: one H200 with --config.data.workers=9, 13 ms a step alone, 21 ms beside another run: the shipped weights took 5 minutes.
+It still learnt at the end: 1.87 dB above its input, 1.67 at half the steps.
 """
 
 from diffbir_jax.training.config import SMOKE, TINY_DATA, recipe
@@ -24,7 +24,7 @@ def get_config(size="full"):
         "relative_loss": True,
         "optimizer__learning_rate": 5e-4,
         "conv_implementation": "auto",
-        "steps": 12_000,
+        "steps": 16_000,
     }
     if size == "smoke":
         changes |= SMOKE

@@ -2,9 +2,7 @@
 
 python -m diffbir_jax.train --config configs/tiny_stage2.py --workdir workdir/stage2 --config.data.folder=PHOTOS
 
-Hardware: one CPU core, 2.2 s a step, an hour for 1700. The shipped weights saw 1200 steps with latents of equal variance in every
-channel, 2200 with the autoencoder's balanced ones, both with half as many noises and steps drawn evenly, 540 of this with a
-shortcut without gate, then 1700 of this.
+Hardware: one H200 with --config.data.workers=7, 17 ms a step, one minute.
 """
 
 from diffbir_jax.training.config import SMOKE, TINY_DATA, recipe
@@ -18,7 +16,7 @@ def get_config(size="full"):
         "conv_implementation": "auto",
         "control_dropped": 0.2,
         "optimizer__learning_rate": 8e-4,
-        "steps": 5000,
+        "steps": 3000,
     }
     if size == "smoke":
         changes |= SMOKE

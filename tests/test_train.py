@@ -23,7 +23,7 @@ SMALL = {
         "--config.network.features=8",
     ],
     "tiny_stage2": [],
-    "tiny_adversarial": [],
+    "tiny_adversarial": ["--config.image_loss.decoder=True"],
 }
 
 
