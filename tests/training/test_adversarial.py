@@ -79,6 +79,9 @@ def test_a_decoder_learns_the_clean_images_from_estimates_and_from_their_own_lat
     assert gradient["autoencoder"]["by"] == pytest.approx(1, abs=1e-3)
     still = of({"control": ONE}, FROZEN | {"autoencoder": params["autoencoder"]}, BATCH, keys(200))[1]
     assert still["pixel"].total == pytest.approx(0, abs=1e-2) and still["diffusion"].count == metrics["diffusion"].count < 200
+    judging = Knowing(nets, SCALED_LINEAR, "v", pixel=1.0, adversarial=1.0)
+    _, judged = judging({**params, "discriminator": CRITIC}, FROZEN, BATCH, keys(200))
+    assert judged["discriminator"].count + judged["diffusion"].count == 200  # the clean images' own latents are not judged
 
 
 def test_estimates_begin_as_a_restoration_does_and_half_of_them_go_on():
