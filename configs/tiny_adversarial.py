@@ -25,7 +25,7 @@ def get_config(size="full"):
         "optimizer__b1": 0.5,
         "optimizer__ema": 0.999,
         "optimizer__schedule": "constant",
-        "guard__sigma": 1e9,
+        "guard__sigma": 0.0,
         "checkpoint_every": 500,
         "steps": 3500,
     }

@@ -16,6 +16,7 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
 from diffbir_jax.atomic import write_whole
+from diffbir_jax.errors import InputError
 from diffbir_jax.home import compiled_folder
 
 MOST = 200  # programs on disk; the longest unused go first
@@ -77,7 +78,7 @@ class Program:
             self._place.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._place, lambda path: path.write_bytes(packed))
             _prune(self._place.parent)
-        except Exception:  # no place to write, or a device whose programs cannot be: it runs all the same
+        except (OSError, InputError, ValueError, jax.errors.JaxRuntimeError):  # no place to write, or a device without: it runs
             pass
 
 

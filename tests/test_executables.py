@@ -54,6 +54,14 @@ def test_where_nothing_can_be_written_it_still_runs(home):
     assert fetched() and fetched()
 
 
+def test_where_programs_cannot_be_stored_it_still_runs(home, monkeypatch):
+    def serialize(program):
+        raise ValueError("Compilation does not support serialization")
+
+    monkeypatch.setattr(executables.serialize_executable, "serialize", serialize)
+    assert fetched() and fetched()
+
+
 def test_the_longest_unused_go(monkeypatch):
     monkeypatch.setattr(executables, "MOST", 2)
     [fetched(key) for key in "abc"]

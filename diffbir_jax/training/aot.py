@@ -225,6 +225,8 @@ def _work(args: argparse.Namespace, overrides: list[str]) -> int:
     config.data.source = config.data.source or ("" if config.data.folder else "synthetic")  # no photographs are needed for it
     if config.attention_implementation == "auto":
         config.attention_implementation = best_implementation(devices[0], jnp.dtype(PRECISIONS[config.precision]))
+    if config.conv_implementation == "auto":
+        config.conv_implementation = "xla"  # no target is a CPU
     check(config)
     on_tpu = devices[0].platform == "tpu"
     options = None if on_tpu else GPU_OPTIONS

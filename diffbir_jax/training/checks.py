@@ -15,11 +15,11 @@ from diffbir_jax.training.state import ALIGNMENT
 
 POSITIVE = (
     "steps", "log_every", "checkpoint_every", "keep", "noises", "optimizer.learning_rate", "optimizer.clip", "optimizer.accumulate",
-    "data.crop", "data.batch", "data.prefetch", "guard.sigma", "guard.patience", "validation.every", "validation.sampling_steps",
+    "data.crop", "data.batch", "data.prefetch", "guard.patience", "validation.every", "validation.sampling_steps",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "seed", "keep_every", "data.workers", "optimizer.warmup", "optimizer.final", "optimizer.weight_decay", "kl_weight",
-    "validation.images", "image_loss.pixel", "image_loss.perceptual", "image_loss.adversarial",
+    "seed", "keep_every", "data.workers", "guard.sigma", "optimizer.warmup", "optimizer.final", "optimizer.weight_decay",
+    "kl_weight", "validation.images", "image_loss.pixel", "image_loss.perceptual", "image_loss.adversarial",
 )  # fmt: skip
 BELOW_1 = ("optimizer.ema", "optimizer.b1", "optimizer.b2", "control_dropped")
 CHOICES = {

@@ -62,7 +62,7 @@ OPTIMIZER = {
     "sharded": False,  # share the optimizer's state out over the devices (ZeRO, stage 1)
 }
 GUARD = {
-    "sigma": 10.0,  # a loss so many standard deviations above its running mean skips the update, as one not finite does
+    "sigma": 10.0,  # a loss so many standard deviations above its running mean skips the update, as one not finite does; 0: off
     "patience": 20,  # skips in a row that end the run
 }
 VALIDATION = {

@@ -72,10 +72,11 @@ def reduce(grads: Float[Array, "N"], metrics: Metrics, devices: int, sharded: bo
 def judge(guard: Guard, loss: Float[Array, ""], norm: Float[Array, ""], sigma: float) -> tuple[Bool[Array, ""], Guard]:
     """Whether an update may be made, and the guard after it.
 
-    Not if the loss or the gradient is not finite, nor if the loss lies `sigma` standard deviations above its running mean.
+    Not if the loss or the gradient is not finite, nor, unless `sigma` is 0, if the loss lies `sigma` standard deviations above its
+    running mean.
     """
     deviation = jnp.maximum(jnp.sqrt(guard.variance), LEAST_DEVIATION * jnp.abs(guard.mean))
-    spike = (guard.accepted >= LEAST_UPDATES) & (loss > guard.mean + sigma * deviation)
+    spike = (sigma > 0) & (guard.accepted >= LEAST_UPDATES) & (loss > guard.mean + sigma * deviation)
     good = jnp.isfinite(loss) & jnp.isfinite(norm) & ~spike
     weight = 1 / jnp.minimum(guard.accepted + 1, MEMORY).astype(jnp.float32)
     delta = loss - guard.mean

@@ -105,13 +105,13 @@ class Ours:
         import jax
 
         from diffbir_jax.programs import cpu_options, trim
-        from diffbir_jax.training.cost import whole
+        from diffbir_jax.training.cost import counted, whole
         from diffbir_jax.weights.released import shapes_of
 
         function, names = getattr(self, row), ("z_t", "t", "context", "cond") if row == "unet" else ("image",)
         arguments = [jax.device_put(given["cond"] if row == "decode" else given[name]) for name in names]
         nets, shapes = ({name: of(net) for name, net in self.nets.items()} for of in (whole, shapes_of))
-        self.facts["flops"] = jax.jit(partial(function, nets)).lower(shapes, *arguments).cost_analysis()["flops"]
+        self.facts["flops"] = counted(partial(function, nets), shapes, *arguments)
         begun = time.perf_counter()
         options = cpu_options(NETWORKS[row])
         program = jax.jit(partial(function, self.nets)).lower(self.params, *arguments).compile(compiler_options=options)
@@ -195,7 +195,7 @@ class Ours:
                 programs.sample_program(model, mesh, 1, frame, job.plan)
         self.facts["compile"] = dict(zip(jobs, programs.compiled[3:], strict=True))
 
-        def run(job: Job) -> np.ndarray:
+        def run(job: Any) -> np.ndarray:
             [(_, result)] = restore_jobs([(0, job)], mesh)
             return result.image[None]
 

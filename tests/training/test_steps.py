@@ -1,5 +1,7 @@
 """The training step: devices, collectives, accumulation, the moving average, the guard."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,12 +143,12 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted(bad):
     assert float(metrics["skipped"].total) == 0 and float(metrics["loss"].total) == 2  # over two devices
 
 
-@jax.jit
-def watch(losses):
+@partial(jax.jit, static_argnums=1)
+def watch(losses, sigma=10.0):
     """Whether each of some losses is accepted, and the guard after all."""
 
     def one(guard, loss):
-        good, guard = judge(guard, loss, jnp.ones(()), 10.0)
+        good, guard = judge(guard, loss, jnp.ones(()), sigma)
         return guard, good
 
     return jax.lax.scan(one, init_guard(), losses)
@@ -157,6 +159,7 @@ def test_a_spike_is_skipped_and_a_slow_rise_is_not():
     losses = np.append(1 + 0.1 * rng.standard_normal(198), [3.0, 1.0]).astype(np.float32)
     guard, good = watch(losses)
     assert list(good[-3:]) == [True, False, True] and good[:-3].all() and guard.skipped == 1
+    assert watch(losses, 0.0)[1].all() and not watch(np.full_like(losses, np.nan), 0.0)[1].any()
     rising = (np.linspace(1, 3, 200) + 0.1 * rng.standard_normal(200)).astype(np.float32)
     assert watch(rising)[1].all()
     losses[1] = 50
