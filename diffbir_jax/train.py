@@ -49,11 +49,14 @@ def _dry_run(config: Any) -> int:
 
     from diffbir_jax.training.checks import check, check_devices
     from diffbir_jax.training.cost import cost_of
+    from diffbir_jax.training.networks import FROZEN
 
     config.data.source = config.data.source or ("" if config.data.folder else "synthetic")  # no photographs are needed for it
     check(config)
     check_devices(config, jax.device_count())
     print(config)
+    if FROZEN[config.task] and not config.random_networks and not (Path(config.model_folder) / "model.json").exists():
+        print(f"{config.model_folder} has no model.json; of the networks read from it the released ones are counted")
     print(cost_of(config, jax.device_count()))
     return 0
 

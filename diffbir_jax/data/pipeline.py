@@ -1,6 +1,7 @@
 """Training batches with Grain: crop, flip, degrade. Each example depends on the seed and its place in the stream alone."""
 
 import os
+import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,7 +146,12 @@ def take_crop(photo: UInt8[np.ndarray, "H W 3"], crop: Crop) -> UInt8[np.ndarray
 
 
 def _start_worker(*_: int) -> None:
-    """A worker keeps to one core, and ends with its parent, even a killed one: Grain's own would wait for it forever."""
+    """A worker keeps to one core, and ends with its parent, even a killed one: Grain's own would wait for it forever.
+
+    Signals are its parent's: Slurm and terminals send them to every process, and the parent needs batches until it has saved.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 

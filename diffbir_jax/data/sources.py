@@ -105,15 +105,15 @@ def read_list(file: str | Path) -> dict[str, str]:
     """Paths and their prompts: one path a line, in UTF-8, and after a tab its prompt; a .csv has path, prompt in its columns.
 
     Raises:
-        InputError: the file is missing or no text.
+        InputError: the file is missing or no text, or no CSV.
     """
     file = Path(file)
     try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        lines = file.read_text("utf-8-sig").split("\n")  # not splitlines: a prompt may hold what else that takes for an end
+        rows = list(csv.reader(lines) if file.suffix.lower() == ".csv" else (line.split("\t", 1) for line in lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or (error if isinstance(error, csv.Error) else "it is no text in UTF-8")
         raise InputError(f"cannot read the list {file}: {reason}; give a text file with one path a line") from None
-    rows = csv.reader(lines) if file.suffix.lower() == ".csv" else (line.split("\t", 1) for line in lines)
     return {row[0].strip(): row[1].strip() if len(row) > 1 else "" for row in rows if row and row[0].strip()}
 
 

@@ -71,18 +71,28 @@ class Checkpoints:
         The checkpoint may be of another number of devices.
 
         Raises:
-            InputError: the checkpoint was written with another configuration; the differences are named.
+            InputError: the checkpoint was written with another configuration, whose differences are named; is damaged; or is of
+                networks of other sizes.
         """
         step = self.manager.latest_step()
         if step is None:
             return None
-        saved = self.manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+        saved = self._read(step, config=ocp.args.JsonRestore())["config"]
         if changes := difference(_bound(saved), _bound(self.config)):
             raise InputError(f"{self.latest} belongs to another configuration ({changes}); use it again or another --workdir")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
-        restored = self.manager.restore(step, args=items)
+        restored = self._read(step, state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
         return restored["state"], restored["data"]
+
+    def _read(self, step: int, **items: Any) -> Any:
+        try:
+            return self.manager.restore(step, args=ocp.args.Composite(**items))
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip("'\"").partition("\n")[0][:200]
+            raise InputError(
+                f"{self.latest} is damaged or of networks of other sizes ({reason}); delete it to go on from an older one, or give "
+                "another --workdir"
+            ) from None
 
     def close(self) -> None:
         """Waits for the last save."""

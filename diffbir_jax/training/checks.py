@@ -6,11 +6,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from diffbir_jax.degradation.recipes import find_recipe
 from diffbir_jax.errors import InputError
 from diffbir_jax.models.attention import IMPLEMENTATIONS as ATTENTIONS
 from diffbir_jax.models.conv import IMPLEMENTATIONS as CONVOLUTIONS
 from diffbir_jax.options import PRECISIONS
-from diffbir_jax.training.config import TASKS, has_image_loss
+from diffbir_jax.training.config import SAMPLING, TASKS, has_image_loss
 from diffbir_jax.training.state import ALIGNMENT
 
 POSITIVE = (
@@ -41,11 +42,15 @@ def check(config: ConfigDict) -> None:
         if key in flat and flat[key] not in choices:
             raise InputError(f"{key} is {flat[key]!r}; give one of {', '.join(choices)}")
     _check_numbers(flat)
+    if config.task in ("stage1", "stage2") and not config.data.recipe:
+        raise InputError(f"data.recipe is empty and {config.task} learns from degraded images; give one, for example codeformer")
     _check_data(config.data, config.validation)
+    if config.task in ("prior", "stage2"):
+        _check_sampling(config)
     if config.task == "stage2":
         _check_stage2(config)
     for drop in config.optimizer.drops:
-        if not (isinstance(drop, tuple | list) and len(drop) == 2 and drop[0] > 0 < drop[1]):
+        if not (isinstance(drop, tuple | list) and len(drop) == 2 and _are_numbers(drop) and drop[0] > 0 < drop[1]):
             raise InputError(f"optimizer.drops has {drop}; give pairs of an update and a factor, for example ((30000, 0.1),)")
 
 
@@ -87,12 +92,18 @@ def _check_numbers(flat: dict[str, Any]) -> None:
             raise InputError(f"{key} is {flat[key]}; give 0 to below 1")
 
 
+def _are_numbers(values: Any) -> bool:
+    return all(isinstance(x, int | float) for x in values)
+
+
 def _check_data(data: ConfigDict, validation: ConfigDict) -> None:
-    if data.scale and not (len(data.scale) == 2 and 0 < data.scale[0] <= data.scale[1] <= 1):
+    if data.scale and not (len(data.scale) == 2 and _are_numbers(data.scale) and 0 < data.scale[0] <= data.scale[1] <= 1):
         raise InputError(
             f"data.scale is {data.scale}; give two factors 0 < low <= high <= 1, or () to keep 0.7 to 1 of the shorter side"
         )
-    if data.recipe_overrides and not data.recipe:
+    if data.recipe:
+        find_recipe(data.recipe, data.recipe_overrides.to_dict())
+    elif data.recipe_overrides:
         raise InputError("data.recipe_overrides has no recipe to change; give data.recipe too")
     if not (data.source or data.folder):
         raise InputError("no photographs given; add --config.data.folder=FOLDER or --config.data.source=SOURCE")
@@ -108,6 +119,8 @@ def _check_stage2(config: ConfigDict) -> None:
     strength = config.image_loss.strength
     if not 0 < strength <= 1:
         raise InputError(f"image_loss.strength is {strength}; give above 0 to 1, as restorations have it")
+    if config.validation.sampling_steps > 1000:
+        raise InputError(f"validation.sampling_steps is {config.validation.sampling_steps}; give 1 to 1000, for example 50")
     if config.branch == "ControlNet" and has_image_loss(config):
         raise InputError("branch ControlNet has no condition latent to start from; give image_loss weights of 0")
     if config.image_loss.decoder and not has_image_loss(config):
@@ -122,6 +135,13 @@ def _check_stage2(config: ConfigDict) -> None:
         raise InputError("branch ControlNet has no condition latent to diffuse; give noise_augmentation 0")
     if config.trained == "added" and config.control_dropped:
         raise InputError("trained added leaves the prior's copy as it is; give control_dropped 0")
+
+
+def _check_sampling(config: ConfigDict) -> None:
+    if wrong := config.sampling.keys() - SAMPLING.keys():
+        raise InputError(f"sampling has {', '.join(sorted(wrong))}; its keys are {', '.join(SAMPLING)}")
+    if config.task == "prior" and (missing := SAMPLING.keys() - config.sampling.keys()):
+        raise InputError(f"sampling lacks {', '.join(sorted(missing))}; give keys one by one, as --config.sampling.zero_snr=True")
     if config.sampling.get("parameterisation", "v") not in ("eps", "v"):
         raise InputError(f"sampling.parameterisation is {config.sampling.parameterisation!r}; give eps or v")
     if config.sampling.get("zero_snr") and config.sampling.get("parameterisation") == "eps":

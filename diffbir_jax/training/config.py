@@ -232,8 +232,14 @@ def _apply(config: ConfigDict, override: str) -> None:
     key, _, text = override.removeprefix(PREFIX).partition("=")
     *groups, name = key.split(".")
     try:
-        group = functools.reduce(getattr, groups, config)
-        group[name] = _value(text)
+        group, value = functools.reduce(getattr, groups, config), _value(text)
+        if key == "task":
+            raise ValueError("another task is another recipe")
+        if isinstance(old := group.get(name), ConfigDict) and old.is_locked:
+            raise ValueError(f"give its keys, {override.partition('=')[0]}.KEY=VALUE")
+        if value is None and group.is_locked:
+            raise ValueError("it takes a value")
+        group[name] = value
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).strip("'\"").split()).partition(" and cannot be added")[0]
         raise InputError(f"{override} does not fit the recipe: {reason}") from None

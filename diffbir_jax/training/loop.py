@@ -1,6 +1,7 @@
 """A training run, in the order of events."""
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,8 +39,8 @@ def train(config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | Non
     SIGTERM saves and returns. Where the run has several processes and one is lost, the others end with exit code 3.
 
     Raises:
-        InputError: an impossible configuration, missing photographs or networks, a checkpoint of another configuration, or
-            `guard.patience` updates in a row that were not finite or spikes.
+        InputError: an impossible configuration, missing photographs or networks, a folder that cannot be written, a checkpoint that
+            does not fit, or `guard.patience` updates in a row that were not finite or spikes.
     """
     check(config)
     mesh = Mesh(devices or jax.devices(), ("data",))
@@ -59,6 +60,7 @@ def train(config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | Non
     step = training_step(config, objective, optimizer, mesh)
     frozen = put(jax.tree.map(lambda x: np.asarray(x, PRECISIONS[config.frozen_precision]), setup.frozen), everywhere)
     state = _first_state(setup.params, optimizer, options, mesh)
+    _check_writable(workdir, Path(config.output_folder or config.model_folder))
     checkpoints = Checkpoints(workdir, description(config), config.keep, config.keep_every)
     if restored := checkpoints.restore(state):
         state, position = restored
@@ -82,6 +84,7 @@ def train(config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | Non
                 _say(f"stopped by SIGTERM after step {number}, which is saved; start again to go on")
                 break
             if number % config.checkpoint_every == 0 and number != config.steps:
+                checkpoints.wait()  # a run killed before would begin anew from the networks that it changed
                 _tolerate(lambda: export(config, setup, trained_params(state), sample))  # noqa: B023
             if number != config.steps:
                 batches.prefetch()
@@ -91,6 +94,7 @@ def train(config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | Non
             if validation is not None and (number % config.validation.every == 0 or number == config.steps):
                 report.pause(_validate(evaluate, trained_params(state), report, workdir, number))
         else:
+            checkpoints.wait()
             export(config, setup, trained_params(state), sample)
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
@@ -108,6 +112,16 @@ def _first_state(params: Any, optimizer: Any, options: ConfigDict, mesh: Mesh) -
     specs = state_specs(jax.eval_shape(init, params), options.sharded)
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     return jax.jit(init, out_shardings=shardings)(params)
+
+
+def _check_writable(*folders: Path) -> None:
+    """Refuses now what could not be written after days."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise InputError(f"cannot write into {folder}: {error.strerror}; give a folder that can be written") from None
 
 
 def validation_arrays(batch: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:

@@ -127,7 +127,10 @@ def _setup(config: ConfigDict, load: Callable, start: Callable, contexts: Callab
     if config.start_from:
         nets[name], params[name] = load_network(Path(config.start_from), name, np.float32)
     else:
-        params[name] = start(nets[name], params.get("unet"), config.seed)
+        try:
+            params[name] = start(nets[name], params.get("unet"), config.seed)
+        except (TypeError, ValueError, IndexError) as error:
+            raise InputError(f"the sizes in network do not go together: {str(error).partition('.')[0]}") from None
     _check_fit(config, nets)
     trained, frozen = _share_out(config, name, params)
     if config.task == "stage2" and config.image_loss.adversarial:

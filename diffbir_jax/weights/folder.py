@@ -34,17 +34,20 @@ def read_card(folder: Path) -> dict[str, Any]:
     """`model.json` of a folder: {"networks": {name: {"kind": …, sizes}}, "sampling": {…}}.
 
     Raises:
-        InputError: there is none, or it is not JSON.
+        InputError: there is none, or it is not JSON that names networks.
     """
     path = Path(folder) / "model.json"
     try:
-        return json.loads(path.read_text())
+        card = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(
             f"{folder} has no model.json; give a model folder, as `python -m diffbir_jax.convert to-jax` writes it"
         ) from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); convert the model again") from None
+    if not isinstance(card, dict) or not isinstance(card.get("networks"), dict):
+        raise InputError(f"{path} names no networks; convert the model again")
+    return card
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:

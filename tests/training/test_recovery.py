@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from diffbir_jax.errors import InputError
+from diffbir_jax.training import loop
 from diffbir_jax.training.checkpoints import Checkpoints
 from diffbir_jax.training.loop import train
 from tests.training import runs
@@ -88,6 +89,14 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_end(recipe_of, photos, 
     assert runs.same(*(runs.trained(tmp_path / name / "model") for name in ("killed", "straight")))
     rows = [line.split(",") for line in (tmp_path / "killed/run/metrics.csv").read_text().splitlines()[1:]]
     assert [int(step) for step, name, _ in rows if name == "loss"] == list(range(1, changes["steps"] + 1))
+
+
+def test_a_checkpoint_is_whole_before_the_model_folder_changes(recipe_of, tmp_path, monkeypatch):
+    """Stage 2 begins from networks that lie there, its own results among them."""
+    found, folder = [], tmp_path / "run" / "checkpoints"
+    monkeypatch.setattr(loop, "export", lambda *_: found.append(sorted(path.name for path in folder.iterdir())))
+    train(recipe_of("any", steps=4, checkpoint_every=2), tmp_path / "run", jax.devices()[:1])
+    assert found == [["2"], ["2", "4"]]
 
 
 @pytest.mark.parametrize("sharded", [False, True])
