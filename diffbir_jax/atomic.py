@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
-import os
+import contextlib
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         InputError: the file cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.part")  # other machines may have this process id
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -24,4 +25,5 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(f"cannot write {path}: {reason}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +21,8 @@ def captions_of(files: FileOptions, paths: list[Path]) -> tuple[Caption, list[st
         InputError: the file cannot be read, is not "file,prompt" or names none of the photographs; there is no such function.
     """
     if files.captioner:
-        function = find_captioner(files.captioner)
-        return lambda path, image: _call(function, files.captioner, path, image), []
+        function, lock = find_captioner(files.captioner), threading.Lock()  # photographs are read in several threads
+        return lambda path, image: _call(function, lock, files.captioner, path, image), []
     table = read_captions(Path(files.captions)) if files.captions else {}
     known = {path: caption for path in paths if (caption := table.get(str(path)) or table.get(path.name) or table.get(path.stem))}
     if table and not known:
@@ -36,13 +37,14 @@ def read_captions(path: Path) -> dict[str, str]:
         InputError: the file cannot be read, or a line has not two columns.
     """
     try:
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(reader.line_num, row) for reader in [csv.reader(file)] for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"the captions {path} cannot be read: {error}") from None
-    for number, row in enumerate(rows, 1):
+    for number, row in rows:
         if len(row) != 2:
             raise InputError(f'{path} line {number} has {len(row)} columns; give file,prompt, with "…" around commas')
-    return {file.strip(): prompt.strip() for file, prompt in rows if (file, prompt) != ("file", "prompt")}
+    return {str(Path(file.strip())): prompt.strip() for _, (file, prompt) in rows if (file, prompt) != ("file", "prompt")}
 
 
 def find_captioner(name: str) -> Callable[[np.ndarray], str]:
@@ -54,13 +56,15 @@ def find_captioner(name: str) -> Callable[[np.ndarray], str]:
     module, _, function = name.partition(":")
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"captioner is {name!r} ({error}); give module:function, the module on PYTHONPATH") from None
+    except Exception as error:  # of any kind: the module is the user's
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"captioner is {name!r} ({reason}); give module:function, the module on PYTHONPATH") from None
 
 
-def _call(function: Callable[[np.ndarray], str], name: str, path: Path, image: np.ndarray) -> str:
+def _call(function: Callable[[np.ndarray], str], lock: threading.Lock, name: str, path: Path, image: np.ndarray) -> str:
     try:
-        caption = function(image)
+        with lock:
+            caption = function(image)
     except Exception as error:  # of any kind: the function is the user's
         raise InputError(f"{path}: {name} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(caption, str):

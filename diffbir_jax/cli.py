@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import io
+import os
 import sys
 import types
 import typing
@@ -54,7 +56,9 @@ def options(args: argparse.Namespace, cls: type[T], **fixed: Any) -> T:
 
 
 def run(main: Callable[[], int], prog: str) -> int:
-    """Runs a command; a user's mistake is one line and exit code 2, an interrupt exit code 130."""
+    """Runs a command; a user's mistake is one line and exit code 2, an interrupt exit code 130, a reader who leaves 141."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names need not be text
     try:
         return main()
     except InputError as error:
@@ -63,6 +67,9 @@ def run(main: Callable[[], int], prog: str) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so when it ends
+        return 141
 
 
 def each(items: Iterable[T], work: Callable[[T], str], prog: str) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class Program:
     def __init__(self, key: Any, mesh: Mesh, make: Callable[[], jax.stages.Compiled]):
         self._place = None if key is None else folder() / f"{_name(key, mesh)}.program"
         self._reading = None
-        if self._place is None or not self._place.exists():
+        if self._place is None or not os.path.exists(self._place):
             self._make(make)
         else:
             self._reading = _readers.submit(self._read, mesh)

@@ -15,8 +15,9 @@ import numpy as np
 from diffbir_jax import __version__, programs
 from diffbir_jax.captions import Caption
 from diffbir_jax.errors import InputError
+from diffbir_jax.imaging.paths import prepare_folder
 from diffbir_jax.imaging.reading import Picture, read_picture
-from diffbir_jax.imaging.resizing import resize
+from diffbir_jax.imaging.resizing import resize, target_size
 from diffbir_jax.imaging.writing import write_picture, write_sidecar
 from diffbir_jax.model import Model
 from diffbir_jax.options import FileOptions, RestoreOptions
@@ -38,6 +39,10 @@ class Variant:
     def named(self, target: Path) -> Path:
         """The file it is written to."""
         return target.with_name(f"{target.stem}{self.scale}{self.sample}{target.suffix}")
+
+    def results(self, target: Path) -> list[Path]:
+        """The files of a photograph that is done: with several guidance scales the strip too."""
+        return [self.named(target), *([self.strip(target)] if self.scale else [])]
 
     def strip(self, target: Path) -> Path:
         """The file that all guidance scales are written to."""
@@ -69,7 +74,7 @@ def variants(options: RestoreOptions, scales: Sequence[float], samples: int) -> 
     """Every guidance scale with every seed, named where there are several."""
     return [
         Variant(
-            f"_s{scale:g}" if len(scales) > 1 else "",
+            f"_s{np.format_float_positional(scale, trim='-')}" if len(scales) > 1 else "",
             f"_{i + 1}" if samples > 1 else "",
             dataclasses.replace(options, guidance_scale=scale, seed=(options.seed + i) % 2**32),
         )
@@ -107,7 +112,8 @@ class Folder:
 
     def run(self, inputs: Sequence[tuple[Path, Path]]) -> Iterator[Event]:
         """Restores (photograph, result) pairs; what came of each, as soon as it is known."""
-        skipped = {pair for pair in inputs if self.files.skip_existing and all(v.named(pair[1]).exists() for v in self.made)}
+        there = (all(path.exists() for v in self.made for path in v.results(target)) for _, target in inputs)
+        skipped = {pair for pair, done in zip(inputs, there, strict=True) if done} if self.files.skip_existing else set()
         yield from (Event("skipped", source, {"output": str(target)}) for source, target in inputs if (source, target) in skipped)
         inputs = [pair for pair in inputs if pair not in skipped]
         mesh = local_mesh(len(inputs) * len(self.made))
@@ -166,8 +172,8 @@ class Folder:
             for variant in self.made:
                 options = captioned(variant.options, caption)
                 try:
+                    self._check_size(picture, options)
                     job = Job(self.model, picture.pixels, options, self.draws, self.dump is not None, self.files.batch_size)
-                    self._check_size(job)
                 except InputError as error:
                     self.failed.append(Event("failed", source, {"error": f"{source}: {error}"}))
                     break
@@ -175,8 +181,8 @@ class Folder:
                 notes = (*picture.notes, *([f"tiled: {' '.join(tiled)}"] if tiled else []))
                 yield Order(source, variant.named(target), variant.strip(target), picture, options, notes), job
 
-    def _check_size(self, job: Job) -> None:
-        height, width = job.target
+    def _check_size(self, picture: Picture, options: RestoreOptions) -> None:
+        height, width = target_size(picture.pixels.shape[:2], options.upscale, options.long_side)
         if height * width > self.files.max_megapixels * 1e6:
             raise InputError(f"the output would be {width}x{height}; ask for less, or raise --max-megapixels")
 
@@ -190,16 +196,18 @@ class Folder:
         exif = order.picture.exif if self.files.keep_metadata else None
         sizes = {"size": [w, h], "output_size": [width, height]}
         try:
-            order.target.parent.mkdir(parents=True, exist_ok=True)
+            if not np.isfinite(result.image).all():
+                raise InputError(f"{order.source}: the result is not finite; a smaller --guidance-scale or --cfg may help")
+            prepare_folder(order.target.parent)
             if self.dump:
                 trace = (self.dump / order.target.relative_to(self.output)).with_suffix(".safetensors")
-                trace.parent.mkdir(parents=True, exist_ok=True)
+                prepare_folder(trace.parent)
                 write_trace(trace, result.trace)
-            write_picture(order.target, result.image, alpha, self.files.bits, exif, text)
             if self.files.sidecar:
                 more = {"input": str(order.source), "output": str(order.target), "notes": list(order.notes)}
                 write_sidecar(order.target.with_suffix(".json"), record | more | sizes)
-        except (InputError, OSError) as error:
+            write_picture(order.target, result.image, alpha, self.files.bits, exif, text)  # last: --skip-existing looks for it
+        except InputError as error:
             return Event("failed", order.source, {"error": str(error)})
         more = {"output": str(order.target), "notes": list(order.notes), "seed": order.options.seed}
         return Event("restored", order.source, more | sizes | times)

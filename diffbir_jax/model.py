@@ -94,7 +94,7 @@ class Model:
         """
         if not self.takes_text:
             if any(texts):
-                raise InputError("this model takes no text; leave out --prompt and --negative-prompt")
+                raise InputError("this model takes no text; leave out --prompt, --negative-prompt and --captions")
             return None
         if new := [text for text in dict.fromkeys(texts) if text not in self._contexts]:
             net, params = load_network(self.folder, "text_encoder", np.float32, jax.device_put)

@@ -1,8 +1,11 @@
 """What a user may ask of a restoration."""
 
 import re
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 from diffbir_jax.errors import InputError
@@ -166,12 +169,16 @@ class FileOptions:
 
 
 def _check_fields(options: Any) -> None:
-    """Refuses what a field's metadata does not allow."""
+    """Refuses what a field's type or metadata does not allow."""
+    hints = typing.get_type_hints(type(options))
     for f in fields(options):
         value, name = getattr(options, f.name), f.name.replace("_", "-")
         choices, least, most = (f.metadata.get(k) for k in ("choices", "least", "most"))
         if value is None and f.default is None:
             continue
+        kinds = set(typing.get_args(hints[f.name]) or [hints[f.name]]) - {types.NoneType}
+        if not isinstance(value, tuple({int: Integral, float: Real}.get(kind, kind) for kind in kinds)):
+            raise InputError(f"{name} is {value!r}; give {' or '.join(sorted(kind.__name__ for kind in kinds))}")
         if choices and value not in choices:
             raise InputError(f"{name} is {value!r}; give {' or '.join(map(str, choices))}")
         if least is not None and not (least <= value and (most is None or value <= most)):

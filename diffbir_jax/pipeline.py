@@ -149,7 +149,7 @@ class Job:
     ):
         _check(image)
         if not model.takes_text and (options.prompt or options.negative_prompt or options.cfg != 1 or options.rescale_cfg):
-            raise InputError("this model takes no text; leave out --prompt, --negative-prompt, --cfg and --rescale-cfg")
+            raise InputError("this model takes no text; leave out prompts, captions, --cfg and --rescale-cfg")
         _check_tiles(options, model.sampling["multiple"])
         self.model, self.options, self.draws = model, options, draws
         self.least = options.padding == "least" or draws is not None
@@ -311,6 +311,8 @@ class Batch:
 
 
 def _check(image: np.ndarray) -> None:
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"an image is a {type(image).__name__}; give a NumPy array, float32 [height, width, 3] in [0, 1]")
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.float32:
         raise InputError(f"an image is {image.dtype} {list(image.shape)}; give float32 [height, width, 3] in [0, 1]")
     if min(image.shape[:2]) < MIN_SIDE:

@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
     about |= {"stage1": args.stage1} if args.stage1 != "own" else {}
     about |= {"noise": str(args.noise)} if args.noise else {}
     follow = sys.stderr.isatty() and not args.json_log and pipeline.takes_long(model)
-    log = Log(args.json_log, len(inputs), len(made) * pipeline.evaluations(model, options), follow)
+    log = Log(args.json_log, len(inputs), len(made), pipeline.evaluations(model, options), follow)
     folder = folders.Folder(model, about, made, files, caption, output, draws, dump, log.step)
     with log:
         for event in folder.run(inputs):
@@ -84,13 +84,15 @@ class Log:
     """Prints what became of every photograph, under one bar over the evaluations of all; counts, and says what was compiled.
 
     Args:
-        evaluations: of the networks for a photograph.
+        results: of a photograph.
+        evaluations: of the networks for a result.
         follow: the bar moves at every evaluation, through `step`; else with every photograph.
     """
 
-    def __init__(self, as_json: bool, photographs: int, evaluations: int, follow: bool):
-        self.as_json, self.photographs, self.counts, self.begun = as_json, photographs, Counter(), time.perf_counter()
-        self.bar, self.evaluations = cli.progress(f"0/{photographs}", photographs * evaluations), evaluations
+    def __init__(self, as_json: bool, photographs: int, results: int, evaluations: int, follow: bool):
+        self.as_json, self.results, self.counts, self.begun = as_json, results, Counter(), time.perf_counter()
+        self.done, self.total, self.evaluations = 0, photographs * results, evaluations
+        self.bar = cli.progress(f"0/{self.total}", self.total * evaluations)
         self.step = self.bar.update if follow else None
 
     def __enter__(self) -> "Log":
@@ -98,15 +100,17 @@ class Log:
 
     def add(self, event: Any) -> None:
         self.counts[event.kind] += 1
-        if event.kind != "strip" and (self.step is None or event.kind != "restored"):
-            self.bar.update(self.evaluations)
+        results = {"restored": 1, "strip": 0}.get(event.kind, self.results)
+        self.done += results
+        if self.step is None or event.kind != "restored":
+            self.bar.update(results * self.evaluations)
         if self.as_json:
             self.bar.write(json.dumps({"event": event.kind, "input": str(event.source), **event.about}))
         elif event.kind == "failed":
             self.bar.write(f"{PROG}: {event.about['error']}", file=sys.stderr)
         else:
             self.bar.write(_words(event))
-        self.bar.set_description_str(f"{sum(self.counts.values()) - self.counts['strip']}/{self.photographs}")
+        self.bar.set_description_str(f"{self.done}/{self.total}")
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         self.bar.close()

@@ -34,12 +34,18 @@ def test_a_file_names_photographs_by_path_name_or_stem(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("cat.jpg,a,b\n", "line 1 has 3 columns"), ("cow.jpg,a cow\n", "names none of the photographs")]
+    ("text", "message"), [("\n\ncat.jpg,a,b\n", "line 3 has 3 columns"), ("cow.jpg,a cow\n", "names none of the photographs")]
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path, text, message):
     (tmp_path / "captions.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         captions_of(FileOptions(captions=str(tmp_path / "captions.csv")), PATHS)
+
+
+def test_a_file_may_hold_empty_lines_lines_within_quotes_and_dots_before_paths(tmp_path):
+    (tmp_path / "captions.csv").write_text('\n./photos/cat.jpg,"a cat\nasleep"\n\ndog,a\u2028dog\n', encoding="utf-8")
+    caption, _ = captions_of(FileOptions(captions=str(tmp_path / "captions.csv")), PATHS)
+    assert [caption(path, IMAGE) for path in PATHS] == ["a cat\nasleep", "a\u2028dog", ""]
 
 
 def test_a_function_looks_at_the_photograph():
@@ -61,6 +67,13 @@ def test_a_function_that_fails_is_a_line_about_the_photograph(name, message):
 def test_a_function_that_is_not_there_is_refused(name):
     with pytest.raises(InputError, match="give module:function"):
         captions_of(FileOptions(captioner=name), PATHS)
+
+
+def test_a_function_whose_module_fails_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "half_written.py").write_text("def caption(")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="SyntaxError: .* give module:function"):
+        captions_of(FileOptions(captioner="half_written:caption"), PATHS)
 
 
 def test_no_captions_is_no_text():

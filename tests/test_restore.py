@@ -1,6 +1,7 @@
 """The restore command, as a user types it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -181,10 +182,39 @@ def test_transparency_depth_and_metadata_survive(small_model_folder, tmp_path):
         assert written.getexif()[0x010F] == "a camera"
 
 
-def test_what_would_be_too_large_is_a_line(folder, small_model_folder, tmp_path, capsys):
+@pytest.mark.parametrize("upscale", ["--upscale 8 --max-megapixels 0.1", "--long-side 1000000"])
+def test_what_would_be_too_large_is_never_made(folder, small_model_folder, tmp_path, capsys, monkeypatch, upscale):
+    monkeypatch.setattr(pipeline, "enlarge", lambda *_: pytest.fail("it was enlarged"))
     shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
-    assert restore.main([*shared, "--upscale", "8", "--max-megapixels", "0.1"]) == 2
-    assert "good.JPG: the output would be 384x320" in capsys.readouterr().err
+    assert restore.main([*shared, *upscale.split()]) == 2
+    assert "good.JPG: the output would be" in capsys.readouterr().err
+
+
+def test_what_is_not_finite_is_a_line(folder, small_model_folder, tmp_path, capsys):
+    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
+    assert restore.main([*shared, "--guidance-scale", "inf"]) == 2
+    assert "good.JPG: the result is not finite" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
+
+
+def test_near_scales_have_names_of_their_own_and_a_missing_strip_is_made(folder, small_model_folder, tmp_path):
+    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
+    shared += ["--guidance-scale", "0,0.1234567,0.1234568", "--skip-existing"]
+    assert restore.main(shared) == 0
+    names = [f"good_{of}.png" for of in ("s0.1234567", "s0.1234568", "s0", "strip")]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
+    (tmp_path / "out" / names[-1]).unlink()
+    assert restore.main(shared) == 0 and (tmp_path / "out" / names[-1]).exists()
+
+
+def test_names_may_be_no_text_and_as_long_as_may_be(folder, small_model_folder, tmp_path):
+    given = [(folder / "good.JPG").rename(folder / "n\udcff.jpg"), folder / f"{'x' * 250}.jpg"]
+    given[1].write_bytes(given[0].read_bytes())
+    arguments = [*command(small_model_folder, *given, output=tmp_path / "out"), "--stage1-only", "--sidecar"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-m", "diffbir_jax.restore", *arguments], capture_output=True, env=environment)
+    assert done.returncode == 0 and b"n\\udcff.jpg" in done.stdout, done.stderr
+    assert json.loads((tmp_path / "out" / "n\udcff.json").read_text())["input"] == str(given[0])
+    assert (tmp_path / "out" / f"{'x' * 250}.png").exists()
 
 
 def test_help_loads_no_jax():

@@ -75,11 +75,11 @@ def decode(path: Path, min_side: int, max_megapixels: float) -> Decoded:
 
 
 def _head(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(no_images(path))
-    if not path.is_file():
-        raise InputError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
     try:
+        if path.is_dir():
+            raise InputError(no_images(path))
+        if not path.is_file():
+            raise InputError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
@@ -117,7 +117,7 @@ def _named_damage(path: Path, head: bytes) -> Iterator[None]:
 def _unidentified(head: bytes) -> str:
     kind = next((name for signature, name in SIGNATURES.items() if head.startswith(signature)), None)
     if kind:
-        return f"begins as a {kind} file but is damaged, truncated or without pixels"
+        return f"begins as a {kind} file but is damaged, truncated, without pixels or of a kind that is not read"
     return f"is not an image that can be read; give one of {', '.join(EXTENSIONS)}"
 
 

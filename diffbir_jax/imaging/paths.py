@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from os.path import realpath  # unlike Path.resolve it takes a link to itself
 from pathlib import Path
 
 from diffbir_jax.errors import InputError
@@ -31,16 +32,16 @@ def outputs_for(inputs: Iterable[str | Path], output: str | Path, suffix: str = 
     """
     inputs, output = [Path(i) for i in inputs], Path(output)
     for given in inputs:
-        if given.resolve() == output.resolve():
+        if realpath(given) == realpath(output):
             raise InputError(f"{given} is input and output; give another folder for the results")
     found = {}  # by the real path, the first mention of each
     for path, place in (row for given in inputs for row in (_walk(given, output) or [(given, Path())])):
-        found.setdefault(path.resolve(), (path, place))
+        found.setdefault(realpath(path), (path, place))
     paths = [path for path, _ in found.values()]
     _check_found(inputs, paths)
     targets = [output / target for target in _targets(paths, [place for _, place in found.values()], suffix)]
     for target in targets:
-        if target.resolve() in found:
+        if realpath(target) in found:
             raise InputError(f"{target} is an input and would be overwritten; give another folder for the results")
     return list(zip(paths, targets, strict=True))
 
@@ -66,14 +67,14 @@ def _walk(given: Path, output: Path) -> list[tuple[Path, Path]]:
     rows = []
     for root, folders, names in os.walk(given, onerror=_refuse):
         here = Path(root)
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n).resolve() != output.resolve())
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and realpath(here / n) != realpath(output))
         images = (n for n in sorted(names) if not n.startswith(".") and Path(n).suffix.lower() in EXTENSIONS + HEIC)
         rows += [(here / name, here.relative_to(given)) for name in images]
     return rows
 
 
 def _refuse(error: OSError) -> None:
-    if not isinstance(error, (NotADirectoryError, FileNotFoundError)):
+    if os.path.isdir(error.filename):  # else `read_picture` tells
         raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
@@ -92,7 +93,7 @@ def _targets(paths: Sequence[Path], places: Sequence[Path], suffix: str) -> list
 
 
 def _check_found(inputs: Sequence[Path], found: Sequence[Path]) -> None:
-    if inputs and all(path.is_dir() for path in found):
+    if inputs and all(map(os.path.isdir, found)):
         raise InputError(no_images(inputs[0]))
 
 

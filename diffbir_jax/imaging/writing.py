@@ -72,7 +72,7 @@ def write_sidecar(path: str | Path, record: Mapping[str, Any]) -> None:
         InputError: the file cannot be written.
     """
     text = json.dumps(dict(record), indent=1, ensure_ascii=False) + "\n"
-    write_whole(Path(path), lambda file: file.write_text(text, encoding="utf-8"))
+    write_whole(Path(path), lambda file: file.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def to_levels(image: Float[np.ndarray, "H W *_"], bits: int) -> UInt8[np.ndarray, "H W *_"] | UInt16[np.ndarray, "H W *_"]:

@@ -4,6 +4,7 @@ import pytest
 
 from diffbir_jax.errors import InputError
 from diffbir_jax.imaging.paths import images_in, outputs_for, prepare_folder
+from diffbir_jax.imaging.reading import read_picture
 
 
 def touch(root, *names):
@@ -69,6 +70,17 @@ def test_no_result_overwrites_an_input(tmp_path):
             outputs_for([tmp_path / name for name in given], tmp_path)
     assert names(outputs_for([tmp_path / "b.jpg"], tmp_path), tmp_path) == [("b.jpg", "b.png")]  # b.png was not asked for
     assert [t.name for _, t in outputs_for([tmp_path / "b.jpg", tmp_path / "b.png"], tmp_path)] == ["b.jpg.png", "b.png.png"]
+
+
+def test_a_link_to_itself_and_a_name_too_long_are_passed_on(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    long = tmp_path / f"{'x' * 300}.png"
+    pairs = outputs_for([tmp_path, long], tmp_path / "out")
+    assert [path.name for path, _ in pairs] == ["a.png", "loop.png", long.name]
+    for path, message in ((tmp_path / "loop.png", "loop.png does not exist"), (long, "cannot be read: File name too long")):
+        with pytest.raises(InputError, match=message):
+            read_picture(path)
 
 
 def test_a_folder_without_images_is_an_error_or_is_passed_on(tmp_path):

@@ -261,7 +261,7 @@ def test_16_bits_cut_anywhere_are_one_line_and_opencv_is_quiet(tmp_path, make, c
 
 def test_no_pixels_no_image_no_file(tmp_path):
     reasons = {
-        save_bytes(tmp_path / "zero.png", forged_png(0, 0)): "begins as a PNG file but is damaged, truncated or without pixels",
+        save_bytes(tmp_path / "zero.png", forged_png(0, 0)): "begins as a PNG file but is damaged, truncated, without pixels",
         save_bytes(tmp_path / "empty.png", b""): "is empty",
         save_bytes(tmp_path / "text.jpg", b"no photo\n"): "is not an image that can be read; give one of .jpg",
         save(tmp_path / "thin.png", Image.new("RGB", (32, 15))): "is 32x15; the shorter side must have at least 16",
