@@ -101,8 +101,8 @@ def read_setting(text: str) -> tuple[str, Any]:
     if not equals or not name or not value:
         raise InputError(f"--set {text!r} has no value; give FIELD=VALUE, for example noise=0,5")
     try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+        return name, ast.literal_eval(value.strip())
+    except (ValueError, TypeError, SyntaxError):
         return name, tuple(part.strip() for part in value.split(","))
 
 

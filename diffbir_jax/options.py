@@ -1,6 +1,7 @@
 """What a user may ask of a restoration."""
 
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -181,7 +182,7 @@ def _check_fields(options: Any) -> None:
             raise InputError(f"{name} is {value!r}; give {' or '.join(sorted(kind.__name__ for kind in kinds))}")
         if choices and value not in choices:
             raise InputError(f"{name} is {value!r}; give {' or '.join(map(str, choices))}")
-        if least is not None and not (least <= value and (most is None or value <= most)):
+        if least is not None and not least <= value <= (sys.float_info.max if most is None else most):
             raise InputError(f"{name} is {value}; give {least} to {most if most is not None else 'any larger number'}")
 
 

@@ -152,3 +152,50 @@ def test_help_and_mistakes_need_no_jax():
         done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, env=os.environ)
         assert done.returncode == status and "Traceback" not in done.stderr
         assert status == 0 or done.stderr.count("\n") == 1
+
+
+def test_no_input_is_overwritten(tmp_path, control, capsys):
+    source = tmp_path / "control.safetensors"
+    save_file(control, source)
+    before = source.read_bytes()
+    assert run("to-jax", source, "--output", tmp_path, "--head-dim", 16) == 2
+    assert f"{source} is an input and would be overwritten" in capsys.readouterr().err
+    assert run("to-jax", source, "--output", tmp_path / "ours", "--head-dim", 16) == 0
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path / "ours") == 2
+    assert "would be overwritten" in capsys.readouterr().err and source.read_bytes() == before
+    load_network(tmp_path / "ours", "control")
+
+
+def test_two_files_of_one_name_are_refused(tmp_path, swinir, control, capsys):
+    paths = [tmp_path / name / "model.safetensors" for name in "ab"]
+    for path, state in zip(paths, (swinir, control), strict=True):
+        path.parent.mkdir()
+        save_file(state, path)
+    rest = ["--output", tmp_path / "ours", "--head-dim", 16]
+    assert run("to-jax", *paths, *rest) == 2
+    assert run("to-jax", paths[0], *rest) == run("to-jax", paths[0], *rest) == 0
+    assert run("to-jax", paths[1], *rest) == 2
+    assert "two files are called model.safetensors" in capsys.readouterr().err
+
+
+def test_what_an_earlier_file_held_besides_is_forgotten(tmp_path, control):
+    source = tmp_path / "a.safetensors"
+    for state in (control | {"stray": np.zeros(3, np.float32)}, control):
+        save_file(state, source)
+        assert run("to-jax", source, "--output", tmp_path / "ours", "--head-dim", 16) == 0
+    assert run("to-torch", tmp_path / "ours", "--output", tmp_path / "theirs") == 0
+    assert same(read_state(tmp_path / "theirs" / "a.safetensors"), control)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"networks": []}', '{"networks": {"unet": 1}}', "null"])
+def test_a_card_of_another_program_is_one_line(tmp_path, capsys, text):
+    (tmp_path / "model.json").write_text(text)
+    for command in ("to-torch", "to-diffusers"):
+        assert run(command, tmp_path, "--output", tmp_path / "theirs") == 2
+        assert "model.json describes no networks; give a model folder" in capsys.readouterr().err
+
+
+def test_a_file_is_no_model_folder(tmp_path, capsys):
+    (tmp_path / "a.safetensors").touch()
+    assert run("to-torch", tmp_path / "a.safetensors", "--output", tmp_path / "theirs") == 2
+    assert "a.safetensors has no model.json; give a model folder" in capsys.readouterr().err

@@ -116,6 +116,7 @@ def test_bad_inputs_are_one_line_each_and_the_others_done(folder, capsys):
         (["--recipe", "realesrgan", "--set", "first.blur.size=8,20"], "first.blur.size is (8, 20); give odd numbers"),
         (["--set", "sigma=1,2"], "sigma is no field"),
         (["--set", "noise"], "--set 'noise' has no value"),
+        (["--set", "noise={[1]: 2}"], "noise is ('{[1]: 2}',); give (min, max)"),
         (["--grid", "0"], "grid is 0; give 1 to 99"),
         (["--params", "nowhere.json"], "nowhere.json does not exist"),
     ],

@@ -142,7 +142,12 @@ def test_what_cannot_be_paired_or_compared_is_one_line_each_and_the_others_are_m
     assert summary["images"] == 2 and len(summary["notes"]) == 3
 
 
-def test_an_image_that_a_metric_cannot_measure_is_empty_not_zero(folder):
+def test_what_is_hidden_is_no_result(folder):
+    write(folder / "restored" / ".ipynb_checkpoints" / "a-checkpoint.png", np.zeros((48, 64, 3)))
+    assert against(folder, "--metrics", "psnr") == 0
+
+
+def test_an_image_that_a_metric_cannot_measure_is_empty_not_zero(folder, capsys):
     write(folder / "restored" / "b.png", np.zeros((20, 16, 3)))
     write(folder / "reference" / "b.bmp", np.ones((20, 16, 3)))
     assert against(folder, "--metrics", "psnr,ssim", "--crop-border", 4) == 0
@@ -151,6 +156,7 @@ def test_an_image_that_a_metric_cannot_measure_is_empty_not_zero(folder):
     summary = json.loads((folder / "out" / "summary.json").read_text())
     assert summary["metrics"]["ssim"]["not_measured"] == 1 and summary["crop_border"] == 4
     assert summary["notes"] == ["ssim of 1 image: SSIM needs 11x11 pixels; this has 8x12 (b)"]
+    assert f"\n{summary['notes'][0]}\n" in capsys.readouterr().out
 
 
 def test_results_named_by_the_whole_name_find_their_reference(folder):

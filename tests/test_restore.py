@@ -97,6 +97,7 @@ def test_recorded_noise_replays_a_restoration(folder, small_model_folder, tmp_pa
         (["FOLDER", "--sampler", "fast"], "fast"),
         (["FOLDER", "--eta", "0.5"], "only --sampler ddim takes an eta"),
         (["FOLDER", "--guidance-scale", "-1"], "guidance-scale is -1.0"),
+        (["FOLDER", "--guidance-scale", "inf"], "guidance-scale is inf"),
         (["FOLDER", "--output", "FOLDER/good.JPG"], "good.JPG"),
         (["EMPTY"], "without images"),
         (["FOLDER", "--noise", "FOLDER/text.jpg"], "x_T"),
@@ -136,6 +137,12 @@ def test_a_sweep_writes_the_series_and_a_strip_and_compiles_once(folder, small_m
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "a_s0_1_1.png")), series[1])
     first, second = [int(line.split(";")[1].split()[0]) for line in capsys.readouterr().out.splitlines() if "programs" in line]
     assert first == second
+
+
+def test_what_is_not_finite_is_a_line_and_not_black(folder, small_model_folder, tmp_path, capsys):
+    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
+    assert restore.main([*shared, "--guidance-scale", "1e30"]) == 2
+    assert "good.JPG: the result is not finite" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
 
 
 def test_samples_have_seeds_of_their_own(folder, small_model_folder, tmp_path):
@@ -188,12 +195,6 @@ def test_what_would_be_too_large_is_never_made(folder, small_model_folder, tmp_p
     shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
     assert restore.main([*shared, *upscale.split()]) == 2
     assert "good.JPG: the output would be" in capsys.readouterr().err
-
-
-def test_what_is_not_finite_is_a_line(folder, small_model_folder, tmp_path, capsys):
-    shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
-    assert restore.main([*shared, "--guidance-scale", "inf"]) == 2
-    assert "good.JPG: the result is not finite" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
 
 
 def test_near_scales_have_names_of_their_own_and_a_missing_strip_is_made(folder, small_model_folder, tmp_path):

@@ -163,28 +163,38 @@ def best_filter(image: np.ndarray, truth: np.ndarray, bins: int = 24) -> np.ndar
 
 
 def find_results(bench: trials.Bench, name: str, folder: Path) -> dict[str, Path]:
-    """Another method's files by the names of the trials; those that are lacking are told.
+    """Another method's files by the names of the trials; those that are lacking, damaged or of another size are told.
 
     Raises:
-        InputError: there is none.
+        InputError: none is left.
     """
+    from diffbir_jax.imaging.reading import read_image
     from diffbir_jax.metrics.pairing import by_name, find, listed
 
-    held = by_name(folder)
-    files = {trial.name: path for trial in bench.trials if (path := find(held, trial.name))}
-    if not files:
+    held, files = by_name(folder), {}
+    found = {trial.name: path for trial in bench.trials if (path := find(held, trial.name))}
+    if not found:
         raise InputError(f"{folder} has no image of a crop's name, for example {bench.trials[0].name}.png")
-    if lacking := [trial.name for trial in bench.trials if trial.name not in files]:
+    if lacking := [trial.name for trial in bench.trials if trial.name not in found]:
         bench.note(f"{name}: {len(lacking)} of {len(bench.trials)} are not in {folder}: {listed(lacking)}")
+    for crop, path in found.items():
+        try:
+            height, width = read_image(path).shape[:2]
+            if {height, width} != {bench.options.size}:
+                raise InputError(f"{path} is {width}x{height}, not {bench.options.size}x{bench.options.size}")
+            files[crop] = path
+        except InputError as error:
+            bench.note(f"{name}: {error}")
+    if not files:
+        raise InputError(f"no image of {folder} can be compared")
     return files
 
 
 def shown(path: Path | None, trial: trials.Trial) -> np.ndarray:
-    """A file's image for the sheet; grey where there is none of this size."""
+    """A file's image for the sheet; grey where there is none."""
     from diffbir_jax.imaging.reading import read_image
 
-    image = None if path is None else read_image(path)
-    return image if image is not None and image.shape == trial.original.shape else np.full_like(trial.original, 0.5)
+    return np.full_like(trial.original, 0.5) if path is None else read_image(path)
 
 
 def compare_with(bench: trials.Bench, made: Mapping[str, Sequence[np.ndarray]]) -> None:
@@ -219,7 +229,8 @@ def table(settings: Sequence[Mapping[str, Any]]) -> str:
     lines = [["", *columns], ["---"] * (len(columns) + 1)]
     for each in settings:
         cells = [read(each) for read in columns.values()]
-        lines.append([each["setting"], *("-" if value is None else f"{value:{form}}" for form, value in cells)])
+        few = f" ({each['images']} images)" * (each["images"] < max(other["images"] for other in settings))
+        lines.append([each["setting"] + few, *("-" if value is None else f"{value:{form}}" for form, value in cells)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

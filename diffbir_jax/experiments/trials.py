@@ -6,6 +6,7 @@ setting, a line an image in EXPERIMENT.csv, means and what was asked for in EXPE
 
 import time
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ def read_trials(folder: Path, output: Path, options: TrialOptions) -> tuple[list
     are asked for, chance chooses; what is drawn for a crop depends on the seed, its name, and how often that was cut before.
 
     Raises:
-        InputError: no such folder, recipe, range of it or photograph, or none is large enough.
+        InputError: no such folder, recipe, range of it or photograph, none is large enough, or two crops would share a name.
     """
     from diffbir_jax.degradation.recipes import find_recipe
     from diffbir_jax.degrade import read_setting
@@ -114,6 +115,9 @@ def read_trials(folder: Path, output: Path, options: TrialOptions) -> tuple[list
     names = list(photos)
     cuts = [divmod(i, len(names)) for i in range(options.crops or len(names))]
     trials = [make_trial(names[i], photos[names[i]], turn, recipe, options) for turn, i in cuts]
+    for name, times in Counter(trial.name for trial in trials).items():
+        if times > 1:
+            raise InputError(f"two crops would be called {name}; rename that photograph, or ask for fewer --crops")
     return sorted(trials, key=lambda trial: trial.name), lines
 
 
@@ -221,7 +225,9 @@ class Bench:
         self.settings.append(record)
         self.rows += [{"setting": name, "image": row.name, **row.values} for row in results.rows]
         self.missing |= results.missing
-        self.notes += results.notes
+        for line in results.notes:
+            if line not in self.notes:
+                self.note(line)
         said = [f"{metric} {value:.4g}" for metric in PRINTED if (value := typical(record, metric)) is not None]
         took = f", {about['seconds']:.2f} s an image" if about.get("seconds") is not None else ""
         print(f"{name}: {', '.join(said)}{took}", flush=True)

@@ -13,9 +13,10 @@ HEIC = (".heic", ".heif")  # with the extra `heif`
 
 
 def images_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """The image files of a folder by their extension, in any case of letters, sorted; hidden ones and HEIC left out."""
+    """The image files of a folder by their extension, in any case of letters, sorted; HEIC, and what is hidden, left out."""
     paths = folder.rglob("*") if recursive else folder.iterdir()
-    return sorted(p for p in paths if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file())
+    shown = (p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    return sorted(p for p in shown if p.suffix.lower() in EXTENSIONS and p.is_file())
 
 
 def outputs_for(inputs: Iterable[str | Path], output: str | Path, suffix: str = ".png") -> list[tuple[Path, Path]]:

@@ -74,12 +74,14 @@ class Results:
         rows: one an image.
         metrics: name -> title, whether higher is better, what it is, and its summary.
         missing: name -> why it is not available.
-        notes: a line for each image that was left out, and for each reason for which a metric could not measure some.
+        reasons: a line for each reason for which a metric could not measure images.
+        notes: those, and before them a line for each image that was left out.
     """
 
     def __init__(self, about: Mapping[str, Any], rows: Sequence[Row], loaded: Loaded, missing: Mapping[str, str], notes: list[str]):
         self.about, self.rows, self.missing = about, rows, dict(missing)
-        self.notes = [*notes, *_grouped(rows)]
+        self.reasons = _grouped(rows)
+        self.notes = [*notes, *self.reasons]
         self.columns = [name for name, each in loaded.items() if not isinstance(each, SetMeasure)]
         self.metrics = {name: _described(name) | {"summary": self._summary(name, each)} for name, each in loaded.items()}
         for name in [name for name, each in self.metrics.items() if each["summary"] is None]:
@@ -124,7 +126,7 @@ class Results:
         return report.page(title, summary.plain(data))
 
     def text(self) -> str:
-        """A table of the means, and what is not available."""
+        """A table of the means, what is not available, and why images were not measured."""
         lines = [("metric", "value", "95% interval", "better", "images")]
         for name, each in self.metrics.items():
             found = each["summary"]
@@ -134,7 +136,7 @@ class Results:
             lines.append((name, "-" if value is None else f"{value:.4f}", interval or "-", better, str(found["images"])))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-        return "\n".join([*shown, *(f"{name}: not available, {why}" for name, why in self.missing.items())])
+        return "\n".join([*shown, *(f"{name}: not available, {why}" for name, why in self.missing.items()), *self.reasons])
 
 
 def _grouped(rows: Sequence[Row]) -> list[str]:

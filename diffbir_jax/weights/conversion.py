@@ -1,6 +1,7 @@
 """Released files to a model folder and back: what `convert` does, and the presets' first use."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,23 @@ def to_jax(
         report: takes lines about what was found and written.
 
     Raises:
-        InputError: a file cannot be read, is of no known network, lacks something, or does not go with the others.
+        InputError: a file cannot be read, is of no known network, lacks something, does not go with the others, or would be
+            overwritten.
     """
-    output = Path(output)
-    sources = [source for path in paths for source in _read(Path(path), head_dim, report)]
+    output, paths = Path(output), [Path(path) for path in paths]
+    sources = [source for path in paths for source in _read(path, head_dim, report)]
     card = read_card(output) if (output / "model.json").exists() else {"networks": {}}
     version = preset or version_of(*_together(card, sources, _named(sources, None)))
     named = _named(sources, version)
     _check_together({n: network(d) for n, d in card["networks"].items()} | {n: part.net for n, (_, part) in named.items()})
+    _check_spared([output / f"{name}.safetensors" for name in named], paths)
+    _check_files(card, sources, named)
     prepare_folder(output)
     for name, (_, part) in named.items():
         save_network(output, name, part.net, part.params)
         report(f"wrote {output / name}.safetensors")
     for source in sources:
+        _extras_path(output, source.file).unlink(missing_ok=True)  # of an earlier file of this name
         if source.extras:
             write_tensors(_extras_path(output, source.file), source.extras)
     known, _ = _together(card, sources, named)
@@ -113,6 +118,24 @@ def _check_together(nets: Mapping[str, nn.Module]) -> None:
             raise InputError(f"{one} has {field} {values[0]}, {other} has {its_field} {values[1]}: they are not of one model")
 
 
+def _check_spared(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """InputError: an input would be overwritten."""
+    given = {path.resolve() for path in inputs}
+    for target in targets:
+        if target.resolve() in given:
+            raise InputError(f"{target} is an input and would be overwritten; give another --output")
+
+
+def _check_files(card: Mapping[str, Any], sources: Sequence[Source], named: Mapping[str, Any]) -> None:
+    """InputError: two files of one name, by which `to_torch` could not write both again."""
+    replaced, again = set(named), {source.facts["sha256"] for source in sources}
+    known = card.get("sources", {}).items()
+    kept = (file for file, facts in known if not replaced & set(facts["networks"]) and facts["sha256"] not in again)
+    for file, times in Counter([*kept, *(source.file for source in sources)]).items():
+        if times > 1:
+            raise InputError(f"two files are called {file}, the name that to-torch would give to both; rename one")
+
+
 Facts = Mapping[str, Mapping[str, Any]]
 
 
@@ -162,13 +185,15 @@ def to_torch(model: Path, output: Path, form: str | None = None, report: Report 
         report: takes lines about what was written.
 
     Raises:
-        InputError: the original can load none of the networks, PyTorch is missing, or a file cannot be written.
+        InputError: the original can load none of the networks, PyTorch is missing, or a file cannot be written or would overwrite
+            the model's.
     """
     model, output = Path(model), Path(output)
     card = read_card(model)
     files, refused = _files_of(card)
     if not files:
         raise InputError(f"{model} holds nothing for the original: {'; '.join(refused.values()) or 'no networks'}")
+    _check_spared([output / _renamed(file, form) for file in files], [model / f"{name}.safetensors" for name in card["networks"]])
     for file in files:
         if _renamed(file, form).suffix != ".safetensors":
             require_torch(_renamed(file, form).name)

@@ -27,6 +27,7 @@ MODULES = {
     "AutoencoderKL": "autoencoder",
     "TextEncoder": "text_encoder",
 }
+WANTED = "give a model folder, as `python -m diffbir_jax.convert to-jax` writes it"
 _NOT_SIZES = {"parent", "name", "dtype", "attention_implementation", "conv_implementation"}
 
 
@@ -34,19 +35,18 @@ def read_card(folder: Path) -> dict[str, Any]:
     """`model.json` of a folder: {"networks": {name: {"kind": …, sizes}}, "sampling": {…}}.
 
     Raises:
-        InputError: there is none, or it is not JSON that names networks.
+        InputError: there is none, or it is not JSON, or another program's.
     """
     path = Path(folder) / "model.json"
     try:
         card = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder} has no model.json; give a model folder, as `python -m diffbir_jax.convert to-jax` writes it"
-        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder} has no model.json; {WANTED}") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); convert the model again") from None
-    if not isinstance(card, dict) or not isinstance(card.get("networks"), dict):
-        raise InputError(f"{path} names no networks; convert the model again")
+    networks = card.get("networks") if isinstance(card, dict) else None
+    if not isinstance(networks, dict) or not all(isinstance(each, dict) for each in networks.values()):
+        raise InputError(f"{path} describes no networks; {WANTED}")
     return card
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from diffbir_jax.experiments import compare, trials
 from diffbir_jax.imaging.reading import read_image
+from diffbir_jax.imaging.writing import write_picture
 from diffbir_jax.models.bsrnet import RRDBNet
 from diffbir_jax.options import RestoreOptions
 from diffbir_jax.weights import realesrgan
@@ -76,6 +77,21 @@ def test_a_method_that_lacks_images_is_told_and_no_success(flags, ran, tmp_path,
     (tmp_path / "half" / "petra_01.png").rename(tmp_path / "half" / "other.png")
     assert compare.main(args) == 2
     assert "has no image of a crop's name, for example chelsea_01.png" in capsys.readouterr().err
+
+
+def test_a_method_with_images_that_cannot_be_compared_costs_no_other_method(flags, ran, tmp_path, capsys):
+    output, _ = ran
+    folder = shutil.copytree(output / "originals", tmp_path / "odd")
+    (folder / "chelsea_01.png").write_bytes(b"no image")
+    args = [*flags, str(tmp_path / "out"), "--runners", "bicubic", "--method", f"odd={folder}"]
+    assert compare.main(args) == 1
+    assert re.search(r"odd: .*chelsea_01.png is not an image", capsys.readouterr().out)
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [each["images"] for each in found["settings"]] == [2, 1]
+    write_picture(folder / "petra_01.png", np.zeros((32, 20, 3), np.float32))
+    assert compare.main([*args[:-1], f"odd={folder}"]) == 2
+    told = capsys.readouterr()
+    assert "petra_01.png is 20x32, not 64x64" in told.out and "no image of" in told.err and "bicubic:" not in told.out
 
 
 def test_real_esrgan_enlarges_the_small_images_to_the_size_of_the_originals(monkeypatch):

@@ -1,10 +1,12 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from diffbir_jax.degradation.operations import Quantise, Resize, apply
+from diffbir_jax.errors import InputError
 from diffbir_jax.experiments import ablation, compare, tradeoff, trials
 from diffbir_jax.metrics import fidelity
 
@@ -46,6 +48,14 @@ def test_photographs_are_cut_in_turn_and_anew(photographs):
     assert len(set(names)) == 3 and sum(name.endswith("_2") for name in names) == 1
     assert len(read(photographs, crops=1)[0]) == 1
     assert not any(np.array_equal(a.original, b.original) for a in found for b in found if a is not b)
+
+
+def test_crops_that_would_share_a_name_are_refused(photographs, tmp_path):
+    for name in ("a", "a_2"):
+        shutil.copy(photographs / "petra_01.webp", tmp_path / f"{name}.webp")
+    assert [trial.name for trial in read(tmp_path, crops=2)[0]] == ["a", "a_2"]
+    with pytest.raises(InputError, match="two crops would be called a_2"):
+        read(tmp_path, crops=4)
 
 
 def test_what_gives_no_crop_is_named_and_results_are_no_photographs(tmp_path):

@@ -59,7 +59,7 @@ function cards() {
       sets.append(card);
       continue;
     }
-    const range = summary.ci95 ? `95%: ${shown(summary.ci95[0])} to ${shown(summary.ci95[1])}` : "one image: no interval";
+    const range = summary.ci95 ? `95%: ${shown(summary.ci95[0])} to ${shown(summary.ci95[1])}` : "fewer than two values: no interval";
     const parts = [`median ${shown(summary.median)}`, `${summary.images} images`];
     if (summary.not_measured) parts.push(`${summary.not_measured} not measured`);
     if (summary.infinite_left_out) parts.push(`${summary.infinite_left_out} infinite left out`);
