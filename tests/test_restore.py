@@ -141,7 +141,7 @@ def test_a_sweep_writes_the_series_and_a_strip_and_compiles_once(folder, small_m
 
 def test_what_is_not_finite_is_a_line_and_not_black(folder, small_model_folder, tmp_path, capsys):
     shared = command(small_model_folder, folder / "good.JPG", output=tmp_path / "out")
-    assert restore.main([*shared, "--guidance-scale", "1e30"]) == 2
+    assert restore.main([*shared, "--guidance-scale", "1e30", "--guidance-space", "rgb"]) == 2
     assert "good.JPG: the result is not finite" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
 
 

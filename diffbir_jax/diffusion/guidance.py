@@ -55,13 +55,15 @@ def latent_guidance(
 
     Args:
         target: the encoding of I_reg.
-        scale: s, may be traced; 0 for the most realistic result, larger for one closer to I_reg.
+        scale: s, may be traced; 0 for the most realistic result, larger for one closer to I_reg. Half the count of a latent's
+            numbers moves onto the target, so that no more is taken: twice as much would move further away with every step.
         repeats: moves a step, each from where the last ended.
         window: (stop, start), may be traced: active where stop < t + 1 < start.
         weights: from `region_weights`, of the image's size; a latent pixel takes the mean over those that it stands for.
     """
     if weights is not None:
         weights = area_means(weights, weights.shape[1] // target.shape[1])
+    scale = jnp.minimum(scale, target[0].size / 2)
     return _descent(lambda z0: _mean_square(z0 - target, weights), scale, repeats, window)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffbir_jax.errors import InputError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2")
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2", ".ppm", ".pgm")
 HEIC = (".heic", ".heif")  # with the extra `heif`
 
 

@@ -26,6 +26,12 @@ def test_repeats_approach_the_target_geometrically(latents):
     np.testing.assert_allclose(shift, ((1 - 2 * 7.0 / CHW) ** 5 - 1) * (z0 - target), atol=1e-6)
 
 
+def test_any_large_scale_moves_onto_the_target(latents):
+    z0, target = latents
+    for scale in (CHW / 2, CHW, 1e30):
+        np.testing.assert_allclose(z0 + latent_guidance(target, scale, 1)(z0, jnp.int32(10)), target, atol=1e-6)
+
+
 def test_pixels_are_compared_on_minus_one_to_one_through_the_decoder(latents):
     """For decode = M z, D = mean (2 M z - 2 target)^2 has the gradient 8 M^T (M z - target) / HWC."""
     z0, target = latents

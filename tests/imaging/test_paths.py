@@ -19,10 +19,11 @@ def names(pairs, root):
 
 
 def test_a_tree_is_mirrored_sorted_without_what_is_hidden(tmp_path):
-    touch(tmp_path / "in", "b.JPG", "a.png", "sub/deep/c.heic", "sub/d.AVIF", "notes.txt", ".hidden.png", ".git/e.png")
+    touch(tmp_path / "in", "b.JPG", "a.png", "sub/deep/c.heic", "sub/d.AVIF", "f.ppm", "notes.txt", ".hidden.png", ".git/e.png")
     assert names(outputs_for([str(tmp_path / "in")], tmp_path / "out"), tmp_path) == [
         ("in/a.png", "out/a.png"),
         ("in/b.JPG", "out/b.png"),
+        ("in/f.ppm", "out/f.png"),
         ("in/sub/d.AVIF", "out/sub/d.png"),
         ("in/sub/deep/c.heic", "out/sub/deep/c.png"),
     ]
