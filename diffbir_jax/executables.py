@@ -89,7 +89,8 @@ def folder() -> Path:
 
 def _name(key: Any, mesh: Mesh) -> str:
     devices = [(d.id, d.platform, d.device_kind) for d in mesh.devices.flat]
-    facts = (key, devices, jax.__version__, jax.devices()[0].client.platform_version, os.environ.get("XLA_FLAGS"), _source())
+    settings = os.environ.get("XLA_FLAGS"), jax.config.jax_default_matmul_precision
+    facts = (key, devices, jax.__version__, jax.devices()[0].client.platform_version, settings, _source())
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

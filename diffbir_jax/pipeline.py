@@ -77,8 +77,10 @@ def restore_batch(
         batch_size: images on a device at a time.
 
     Raises:
-        InputError: as `restore_images`, or another number of options than images.
+        InputError: as `restore_images`, another number of options than images, or a batch_size below 1.
     """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; give at least 1")
     each = [options or RestoreOptions()] * len(images) if not isinstance(options, Sequence) else options
     if len(each) != len(images):
         raise InputError(f"there are {len(images)} images and {len(each)} options; give one options, or one for every image")

