@@ -29,10 +29,10 @@ def get_config(size="full"):
         "optimizer__final": 0.3,
         "steps": 4000,
         "defaults": {
-            "sampler": "ddim",
-            "steps": 10,
+            "sampler": "dpm++_2m",
+            "steps": 5,
             "start": "condition",
-            "strength": 0.25,
+            "strength": 0.2,
         },
     }
     if size == "smoke":

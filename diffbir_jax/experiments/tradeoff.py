@@ -1,7 +1,7 @@
 """Fidelity against realness: the guidance scale's curve, the samplers with few and with many steps, and what is faster.
 
 Every crop is restored with each guidance scale, then, guided as the model prefers, by each sampler with each number of steps,
-at each speed, and with each interval of reuse. Whether fidelity rises and realness falls all along the curve is said, and written.
+at each speed, with many steps, and with as many at each interval of reuse. Whether fidelity rises and realness falls all along the curve is said, and written.
 A faster result has its distance to the one of many steps from the same seed: the root mean square over a crop, of 255.
 """
 
@@ -31,7 +31,7 @@ class TradeoffOptions(trials.TrialOptions):
     samplers: str = field(default="ddpm,ddim,dpm++_2m,dpm++_3m_sde,unipc", metadata={"help": "samplers of the table"})
     step_counts: str = field(default="5,10,20", metadata={"help": "numbers of steps of the table"})
     speeds: str = field(default=",".join(SPEEDS), metadata={"help": "speeds of the table, see diffbir_jax.restore"})
-    reuses: str = field(default="2,3", metadata={"help": "reuse of the table: N, or N:DEPTH, otherwise as the model prefers"})
+    reuses: str = field(default="2,3", metadata={"help": "reuse of the table, at many steps: N, or N:DEPTH"})
     many_steps: int = field(default=50, metadata={"help": "of the result that the faster ones are compared with"})
 
     def __post_init__(self) -> None:
@@ -52,13 +52,13 @@ class TradeoffOptions(trials.TrialOptions):
         return [RestoreOptions(sampler=s, steps=n, seed=self.seed) for s in trials.split(self.samplers) for n in steps]
 
     def faster(self) -> dict[str, RestoreOptions]:
-        """By name: the restoration of many steps, then one at every speed and for every interval of reuse."""
+        """By name: the restoration of many steps, then one at every speed, and of many steps for every interval of reuse."""
         found = {f"many_{self.many_steps}": RestoreOptions(steps=self.many_steps, seed=self.seed)}
         found |= {f"speed_{name}": RestoreOptions(speed=name, seed=self.seed) for name in trials.split(self.speeds)}
         for text in trials.split(self.reuses):
             reuse, _, depth = text.partition(":")
             asked = {k: numbers("reuses", v, int)[0] for k, v in (("reuse", reuse), ("reuse_depth", depth)) if v}
-            found[f"reuse_{text.replace(':', '_')}"] = RestoreOptions(**asked, seed=self.seed)
+            found[f"reuse_{text.replace(':', '_')}"] = RestoreOptions(**asked, steps=self.many_steps, seed=self.seed)
         return found
 
 
