@@ -33,7 +33,7 @@ def get_config(size="full"):
             "steps": 5,
             "start": "condition",
             "strength": 0.2,
-            "guidance_scale": 1000.0,
+            "guidance_scale": 2000.0,
             "guidance_weights": "region",
         },
     }
