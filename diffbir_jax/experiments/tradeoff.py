@@ -1,8 +1,9 @@
 """Fidelity against realness: the guidance scale's curve, the samplers with few and with many steps, and what is faster.
 
 Every crop is restored with each guidance scale, then, guided as the model prefers, by each sampler with each number of steps,
-at each speed, with many steps, and with as many at each interval of reuse. Whether fidelity rises and realness falls all along the curve is said, and written.
-A faster result has its distance to the one of many steps from the same seed: the root mean square over a crop, of 255.
+at each speed, with many steps, and with as many at each interval of reuse. Whether fidelity rises and realness falls all along
+the curve is said, and written. A faster result has its distance to the one of many steps from the same seed: the root mean square
+over a crop, of 255.
 """
 
 import argparse
