@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from diffbir_jax.errors import InputError
+from diffbir_jax.errors import InputError, reason
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -22,8 +22,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         temporary.chmod(mode)  # safetensors leaves a file that only its owner reads
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"cannot write {path}: {reason}") from None
+        raise InputError(f"cannot write {path}: {reason(error)}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

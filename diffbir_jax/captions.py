@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffbir_jax.errors import InputError
+from diffbir_jax.errors import InputError, reason
 from diffbir_jax.options import FileOptions
 
 Caption = Callable[[Path, np.ndarray], str]  # (path, float32 [H, W, 3] in [0, 1]) -> what the photograph shows, "" if unknown
@@ -38,7 +38,8 @@ def read_captions(path: Path) -> dict[str, str]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(reader.line_num, row) for reader in [csv.reader(file)] for row in reader if row]
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"the captions {path} cannot be read: {error}") from None
     for number, row in rows:
@@ -57,8 +58,8 @@ def find_captioner(name: str) -> Callable[[np.ndarray], str]:
     try:
         return getattr(importlib.import_module(module), function)
     except Exception as error:  # of any kind: the module is the user's
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise InputError(f"captioner is {name!r} ({reason}); give module:function, the module on PYTHONPATH") from None
+        why = f"{type(error).__name__}: {reason(error)}"
+        raise InputError(f"captioner is {name!r} ({why}); give module:function, the module on PYTHONPATH") from None
 
 
 def _call(function: Callable[[np.ndarray], str], lock: threading.Lock, name: str, path: Path, image: np.ndarray) -> str:
@@ -66,7 +67,7 @@ def _call(function: Callable[[np.ndarray], str], lock: threading.Lock, name: str
         with lock:
             caption = function(image)
     except Exception as error:  # of any kind: the function is the user's
-        raise InputError(f"{path}: {name} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: {name} failed: {type(error).__name__}: {reason(error)}") from error
     if not isinstance(caption, str):
         raise InputError(f"{path}: {name} returned {type(caption).__name__}; it should return a prompt, a str")
     return caption

@@ -16,7 +16,7 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
 from diffbir_jax.atomic import write_whole
-from diffbir_jax.errors import InputError
+from diffbir_jax.errors import InputError, reason
 from diffbir_jax.home import compiled_folder
 
 MOST = 200  # programs on disk; the longest unused go first
@@ -64,8 +64,7 @@ class Program:
 
     def _make(self, make: Callable[[], jax.stages.Compiled], error: Exception | None = None) -> None:
         if error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            print(f"warning: {self._place} is made anew: {reason}", file=sys.stderr)
+            print(f"warning: {self._place} is made anew: {reason(error)}", file=sys.stderr)
         begun = time.perf_counter()
         self._run = make()
         if self._place is not None:

@@ -185,7 +185,7 @@ def test_radii_follow_their_law():
         ("{}/photo.png", "no text in UTF-8"),
         ("arrayrecord:{}/*.array_record", "no file matches"),
         ("{}/no.array_record", "cannot be read as ArrayRecord"),
-        ("{}/cut.array_record", "cannot be read as ArrayRecord: it is damaged"),
+        ("{}/cut.array_record", "cannot be read as ArrayRecord: \\w+"),
         ("{}/open.csv", "cannot read the list .* field larger"),
         ("synthetic:x", "synthetic:SEED"),
     ],

@@ -150,7 +150,7 @@ def test_what_cannot_be_written_is_refused_before_the_first_step(photos, tmp_pat
     for more in (f"--config.output_folder={tmp_path / 'file'}", f"--workdir={tmp_path / 'file' / 'run'}"):
         assert train.main(command("tiny_stage1", photos, tmp_path, more)) == 2
         printed = capsys.readouterr()
-        assert f"cannot write into {tmp_path / 'file'}" in printed.err and "step" not in printed.out
+        assert f"cannot make the folder {tmp_path / 'file'}" in printed.err and "step" not in printed.out
 
 
 def test_a_way_of_sampling_that_is_none_is_refused(photos, tmp_path, capsys):

@@ -21,7 +21,7 @@ from diffbir_jax.data.photos import ImageSource
 from diffbir_jax.data.pipeline import centre_crop, take_crop
 from diffbir_jax.data.records import encode_record
 from diffbir_jax.data.sources import SHARD, open_source, read_list
-from diffbir_jax.errors import InputError
+from diffbir_jax.errors import InputError, reason
 
 PROG = "diffbir_jax.data.pack"
 
@@ -69,7 +69,7 @@ def pack_photos(source: ImageSource, out: str | Path, options: PackOptions) -> P
         packed = _write(source, part, options)
         part.replace(out)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot write {out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+        raise InputError(f"cannot write {out}: {reason(error)}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return packed

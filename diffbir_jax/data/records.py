@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffbir_jax.data.photos import ImageSource, Photo
-from diffbir_jax.errors import InputError
+from diffbir_jax.errors import InputError, reason
 
 
 def encode_record(photo: Photo, quality: int | None = None) -> bytes:
@@ -66,7 +66,7 @@ class PackedPhotos(ImageSource):
         try:
             self._records = grain.sources.ArrayRecordDataSource([str(path) for path in shards])
         except Exception as error:  # the reader's own kinds
-            raise InputError(f"{title} cannot be read as ArrayRecord: {_reason(error)}") from None
+            raise InputError(f"{title} cannot be read as ArrayRecord: {reason(error)}") from None
         if not len(self):
             raise InputError(f"no record in {title}; give shards that diffbir_jax.data.pack wrote")
 
@@ -78,9 +78,5 @@ class PackedPhotos(ImageSource):
         try:
             record = self._records[index]
         except Exception as error:
-            raise InputError(f"{name} cannot be read: {_reason(error)}") from None
+            raise InputError(f"{name} cannot be read: {reason(error)}") from None
         return decode_record(record, name)
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0] or "it is damaged"  # the reader says nothing of a file that was cut off

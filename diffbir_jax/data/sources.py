@@ -84,7 +84,7 @@ class ImageFolder(ImageFiles):
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; give a folder of photos")
-        paths = images_in(folder, recursive=True)
+        paths = images_in(folder)
         if not paths:
             raise InputError(f"no image in {folder}; give a folder of photos")
         super().__init__(paths, {}, folder, str(folder), min_side, cache)

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from diffbir_jax.data.photos import ImageSource, Photo
 from diffbir_jax.data.records import encode_image
-from diffbir_jax.errors import InputError
+from diffbir_jax.errors import InputError, reason
 
 PROMPTS, NAMES = ("prompt", "caption", "text"), ("name", "file_name", "image/filename")  # features, the first that is there
 
@@ -34,8 +34,7 @@ class TfdsPhotos(ImageSource):
         try:
             self._examples = _open(name, split)
         except Exception as error:  # TFDS raises a dozen kinds
-            reason = str(error).strip("'\"").partition("\n")[0]
-            raise InputError(f"{self.title} cannot be opened ({reason}); prepare it with file_format=array_record") from None
+            raise InputError(f"{self.title} cannot be opened ({reason(error)}); prepare it with file_format=array_record") from None
         if not len(self._examples):
             raise InputError(f"no photo in {self.title}; give a split that has some")
 
@@ -48,8 +47,7 @@ class TfdsPhotos(ImageSource):
             example = self._examples[index]
             image = _rgb(example["image"])
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__} {error}".split())[:160]
-            raise InputError(f"{name} cannot be read as an image: {reason}") from None
+            raise InputError(f"{name} cannot be read as an image: {type(error).__name__} {reason(error)}") from None
         return Photo(image, _first(example, PROMPTS), _first(example, NAMES) or name)
 
 

@@ -12,10 +12,9 @@ EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp"
 HEIC = (".heic", ".heif")  # with the extra `heif`
 
 
-def images_in(folder: Path, recursive: bool = False) -> list[Path]:
-    """The image files of a folder by their extension, in any case of letters, sorted; HEIC, and what is hidden, left out."""
-    paths = folder.rglob("*") if recursive else folder.iterdir()
-    shown = (p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+def images_in(folder: Path) -> list[Path]:
+    """The image files below a folder by their extension, in any case of letters, sorted; HEIC, and what is hidden, left out."""
+    shown = (p for p in folder.rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
     return sorted(p for p in shown if p.suffix.lower() in EXTENSIONS and p.is_file())
 
 

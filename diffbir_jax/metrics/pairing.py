@@ -57,7 +57,7 @@ def by_name(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a folder of images")
-    places = {path.relative_to(folder): path for path in images_in(folder, recursive=True)}
+    places = {path.relative_to(folder): path for path in images_in(folder)}
     if not places:
         raise InputError(no_images(folder))
     short = Counter(place.with_suffix("") for place in places)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from diffbir_jax.errors import InputError
+from diffbir_jax.errors import InputError, reason
 from diffbir_jax.training.checks import difference, flatten
 from diffbir_jax.training.state import TrainState
 
@@ -88,10 +88,9 @@ class Checkpoints:
         try:
             return self.manager.restore(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip("'\"").partition("\n")[0][:200]
             raise InputError(
-                f"{self.latest} is damaged or of networks of other sizes ({reason}); delete it to go on from an older one, or give "
-                "another --workdir"
+                f"{self.latest} is damaged or of networks of other sizes ({reason(error)}); delete it to go on from an older one, "
+                "or give another --workdir"
             ) from None
 
     def close(self) -> None:
@@ -100,9 +99,8 @@ class Checkpoints:
         self.manager.close()
 
     def _warn(self, error: Exception) -> None:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         kept = f"the newest whole one is {self.latest}" if self.latest else "there is none yet"
-        print(f"warning: a checkpoint could not be saved ({reason}); training goes on, {kept}", file=sys.stderr, flush=True)
+        print(f"warning: a checkpoint could not be saved ({reason(error)}); training goes on, {kept}", file=sys.stderr, flush=True)
 
 
 def _bound(config: dict[str, Any]) -> dict[str, Any]:

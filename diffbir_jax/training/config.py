@@ -76,7 +76,7 @@ IMAGE_LOSS = {  # weights of the losses on the decoded clean estimate, see `Adve
     "perceptual": 0.0,
     "adversarial": 0.0,
     "decoder": False,  # the autoencoder's decoder learns along, from these losses
-    "strength": 0.25,  # restorations start from stage 1's latent diffused so far
+    "strength": 0.25,  # how far stage 1's latent is diffused at most
 }
 SAMPLING = {"parameterisation": "v", "zero_snr": False, "short_edge": 256, "multiple": 64, "padding": "edge", "guidance_side": 256}
 

@@ -1,7 +1,6 @@
 """A training run, in the order of events."""
 
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from diffbir_jax.errors import InputError
+from diffbir_jax.imaging.paths import prepare_folder
 from diffbir_jax.models.autoencoder import fit_shortcut
 from diffbir_jax.options import PRECISIONS
 from diffbir_jax.training import cost
@@ -60,7 +60,8 @@ def train(config: ConfigDict, workdir: Path, devices: Sequence[jax.Device] | Non
     step = training_step(config, objective, optimizer, mesh)
     frozen = put(jax.tree.map(lambda x: np.asarray(x, PRECISIONS[config.frozen_precision]), setup.frozen), everywhere)
     state = _first_state(setup.params, optimizer, options, mesh)
-    _check_writable(workdir, Path(config.output_folder or config.model_folder))
+    for folder in (workdir, config.output_folder or config.model_folder):
+        prepare_folder(folder)  # what cannot be written is refused now, not after days
     checkpoints = Checkpoints(workdir, description(config), config.keep, config.keep_every)
     if restored := checkpoints.restore(state):
         state, position = restored
@@ -112,16 +113,6 @@ def _first_state(params: Any, optimizer: Any, options: ConfigDict, mesh: Mesh) -
     specs = state_specs(jax.eval_shape(init, params), options.sharded)
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     return jax.jit(init, out_shardings=shardings)(params)
-
-
-def _check_writable(*folders: Path) -> None:
-    """Refuses now what could not be written after days."""
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise InputError(f"cannot write into {folder}: {error.strerror}; give a folder that can be written") from None
 
 
 def validation_arrays(batch: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import jax
 from jax.experimental import multihost_utils
 
-from diffbir_jax.errors import InputError
+from diffbir_jax.errors import InputError, reason
 
 HEARTBEAT_SECONDS = 30  # silence after which a process counts as lost
 LOST = 3  # exit code
@@ -56,7 +56,7 @@ class Processes:
             jax.distributed.initialize(**where, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
             multihost_utils.sync_global_devices("joined")  # all connect now: later, half a minute apart is too late for gloo
         except (RuntimeError, ValueError) as error:
-            raise InputError(f"the other processes cannot be joined ({str(error).splitlines()[0]}); check --coordinator") from None
+            raise InputError(f"the other processes cannot be joined ({reason(error)}); check --coordinator") from None
 
 
 def detected(environment: Mapping[str, str]) -> bool:
@@ -88,8 +88,7 @@ class StopRequest:
 
 def end_lost(error: Exception, newest: Path | None) -> NoReturn:
     """Ends this process with one clear line when another one is lost, for which leaving JAX in order would wait."""
-    reason = (str(error).splitlines() or [""])[0][:160]
     again = f"start all of them again to go on from {newest}" if newest else "start all of them again"
     where = f"process {jax.process_index()} of {jax.process_count()}"
-    print(f"diffbir_jax.train: {where} lost another process ({reason}); {again}", file=sys.stderr, flush=True)
+    print(f"diffbir_jax.train: {where} lost another process ({reason(error)}); {again}", file=sys.stderr, flush=True)
     os._exit(LOST)

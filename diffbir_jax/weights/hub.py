@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from diffbir_jax.errors import InputError
+from diffbir_jax.errors import InputError, reason
 from diffbir_jax.home import home
 from diffbir_jax.imaging.paths import prepare_folder
 from diffbir_jax.weights.conversion import to_jax
@@ -90,7 +90,7 @@ def download(file: File, folder: Path) -> None:
             try:
                 return None if (folder / file.name).exists() else _fetch(_locate(huggingface_hub, source, file), file.name, folder)
             except (OSError, httpx.HTTPError) as error:
-                reasons.append(f"{source}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+                reasons.append(f"{source}: {reason(error)}")
     raise OSError("; ".join(reasons))
 
 
